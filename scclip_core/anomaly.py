@@ -1,0 +1,109 @@
+"""Stage 3: anomalous patch tokens, found by the local outlier factor and repaired from their neighbours."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LRD_FLOOR = 1e-10  # added to mean reachability, as scikit-learn does, so that duplicates have a finite density
+
+
+def pairwise_distances(points: Tensor) -> Tensor:
+    """Squared Euclidean distances of the points of each set, [B, N, D] -> [B, N, N], the diagonal exactly 0.
+
+    One Gram matrix, of points centred on their mean to lose no digits to a common offset.
+    """
+    points = points - points.mean(1, keepdim=True)
+    gram = points @ points.mT  # [B, N, D] @ [B, D, N] -> [B, N, N]
+    norms = gram.diagonal(dim1=1, dim2=2)
+    squared = (norms[:, :, None] + norms[:, None, :] - 2 * gram).clamp_(min=0)
+    return squared.diagonal_scatter(torch.zeros_like(norms), dim1=1, dim2=2)
+
+
+def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> Tensor:
+    """Local outlier factor of every point among the others of its set (Breunig et al. 2000; seed 3.1).
+
+    Args:
+        points: [B, N, D], finite. Half precisions are computed in float32.
+        k: neighbours, 1 <= k < N.
+        variant: "standard" is the textbook's, equal to scikit-learn's `LocalOutlierFactor`; "published" is what
+            the published SC-CLIP code computes: squared distances, and the point's own k-distance in place of
+            the neighbour's, so that its reachability is that k-distance everywhere.
+
+    Returns scores [B, N]; about 1 inside a cluster of even density, larger where a point is more isolated
+    than its neighbours are. A permutation of the points permutes the scores.
+
+    Raises ValueError on a wrong shape, k out of range, an unknown variant, or values that are not finite.
+    """
+    if points.ndim != 3:
+        raise ValueError(f"points must be [batch, points, dimensions], got shape {tuple(points.shape)}")
+    if not 1 <= k < points.shape[1]:
+        raise ValueError(f"k must be at least 1 and less than the {points.shape[1]} points of a set, got {k}")
+    if variant not in ("standard", "published"):
+        raise ValueError(f"variant must be standard or published, got {variant!r}")
+    if not torch.compiler.is_compiling() and not torch.isfinite(points).all():
+        raise ValueError("points must be finite, got NaN or infinity")
+    points = points if points.dtype == torch.float64 else points.float()
+    distances = pairwise_distances(points)
+    if variant == "standard":
+        distances = distances.sqrt_()
+    # the point itself is no neighbour of itself, even where duplicates lie at distance 0
+    itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
+    near, index = distances.masked_fill_(itself, torch.inf).topk(k, largest=False)  # both [B, N, k]
+    k_distance = near[..., -1]  # [B, N]
+    if variant == "standard":
+        neighbour_k_distance = _gather(k_distance, index)  # [B, N, k]
+        density = 1 / (torch.maximum(near, neighbour_k_distance).mean(-1) + LRD_FLOOR)
+    else:
+        density = 1 / k_distance
+    return _gather(density, index).mean(-1) / density
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """values [B, N] at index [B, N, k] -> [B, N, k]."""
+    return values.gather(1, index.flatten(1)).view(index.shape)
+
+
+def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
+    """True where a score lies strictly above the (1 - contamination) quantile of its image, [B, N] -> [B, N].
+
+    This is what scikit-learn's `fit_predict` flags (seed 3.1). Raises ValueError unless 0 < contamination <= 0.5.
+    """
+    if not 0 < contamination <= 0.5:
+        raise ValueError(f"contamination must be in (0, 0.5], got {contamination!r}")
+    return scores > torch.quantile(scores, 1 - contamination, dim=1, keepdim=True)
+
+
+def repair_anomalies(tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], repair_from: str = "all") -> Tensor:
+    """Replace anomalous patch tokens by the mean of their 8 neighbours on the grid (seed 3.2).
+
+    Args:
+        tokens: [B, N, C] with N = rows * cols. Not changed.
+        anomalous: bool [B, N].
+        grid: (rows, cols).
+        repair_from: "all" neighbours in bounds (seed), or "clean" ones only, the token staying as it is where
+            no neighbour is clean (published code).
+
+    Returns [B, N, C]. Raises ValueError where the shapes do not fit or `repair_from` is unknown.
+    """
+    rows, cols = grid
+    if tokens.ndim != 3 or tokens.shape[1] != rows * cols:
+        raise ValueError(f"tokens must be [batch, {rows * cols}, width] for a {rows} x {cols} grid, got {tuple(tokens.shape)}")
+    if anomalous.shape != tokens.shape[:2]:
+        raise ValueError(f"anomalous must be {tuple(tokens.shape[:2])}, got {tuple(anomalous.shape)}")
+    if repair_from not in ("all", "clean"):
+        raise ValueError(f"repair_from must be all or clean, got {repair_from!r}")
+    giver = torch.ones_like(anomalous) if repair_from == "all" else ~anomalous
+    weight = giver.to(tokens.dtype)[..., None]  # [B, N, 1]
+    given = torch.cat([tokens * weight, weight], -1)  # [B, N, C + 1], the last channel counts the givers
+    total = _neighbour_sum(given.unflatten(1, grid)).flatten(1, 2)  # [B, N, C + 1]
+    mean = total[..., :-1] / total[..., -1:].clamp(min=1)
+    replace = anomalous[..., None] & (total[..., -1:] > 0)
+    return torch.where(replace, mean, tokens)
+
+
+def _neighbour_sum(maps: Tensor) -> Tensor:
+    """Sum over the 8 neighbours in bounds, [B, rows, cols, C] -> the same shape."""
+    rows, cols = maps.shape[1:3]
+    padded = F.pad(maps, (0, 0, 1, 1, 1, 1))
+    across = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # [B, rows + 2, cols, C]
+    return across[:, :rows] + across[:, 1:-1] + across[:, 2:] - maps
