@@ -4,14 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LRD_FLOOR = 1e-10  # added to mean reachability, as scikit-learn does, so that duplicates have a finite density
+LRD_FLOOR = (
+    1e-10  # added to mean reachability, as scikit-learn does, so that duplicates have a finite density
+)
 
 
 def pairwise_distances(points: Tensor) -> Tensor:
     """Squared Euclidean distances of the points of each set, [B, N, D] -> [B, N, N], the diagonal exactly 0.
 
-    One Gram matrix, of points centred on their mean to lose no digits to a common offset.
+    One Gram matrix, of points centred on their mean to lose fewer digits to a common offset. In float64,
+    where exactness is what one came for, the differences themselves: duplicates are exactly 0 apart.
     """
+    if points.dtype == torch.float64:
+        return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
     points = points - points.mean(1, keepdim=True)
     gram = points @ points.mT  # [B, N, D] @ [B, D, N] -> [B, N, N]
     norms = gram.diagonal(dim1=1, dim2=2)
@@ -25,9 +30,9 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
     Args:
         points: [B, N, D], finite. Half precisions are computed in float32.
         k: neighbours, 1 <= k < N.
-        variant: "standard" is the textbook's, equal to scikit-learn's `LocalOutlierFactor`; "published" is what
-            the published SC-CLIP code computes: squared distances, and the point's own k-distance in place of
-            the neighbour's, so that its reachability is that k-distance everywhere.
+        variant: "standard" is the textbook's, equal to scikit-learn's `LocalOutlierFactor`; "published" is
+            what the published SC-CLIP code computes: squared distances, and the point's own k-distance in
+            place of the neighbour's, so that its reachability is that k-distance everywhere.
 
     Returns scores [B, N]; about 1 inside a cluster of even density, larger where a point is more isolated
     than its neighbours are. A permutation of the points permutes the scores.
@@ -54,7 +59,7 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
         neighbour_k_distance = _gather(k_distance, index)  # [B, N, k]
         density = 1 / (torch.maximum(near, neighbour_k_distance).mean(-1) + LRD_FLOOR)
     else:
-        density = 1 / k_distance
+        density = 1 / (k_distance + LRD_FLOOR)
     return _gather(density, index).mean(-1) / density
 
 
@@ -66,14 +71,17 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
 def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
     """True where a score lies strictly above the (1 - contamination) quantile of its image, [B, N] -> [B, N].
 
-    This is what scikit-learn's `fit_predict` flags (seed 3.1). Raises ValueError unless 0 < contamination <= 0.5.
+    This is what scikit-learn's `fit_predict` flags (seed 3.1). Raises ValueError unless 0 < contamination <=
+    0.5.
     """
     if not 0 < contamination <= 0.5:
         raise ValueError(f"contamination must be in (0, 0.5], got {contamination!r}")
     return scores > torch.quantile(scores, 1 - contamination, dim=1, keepdim=True)
 
 
-def repair_anomalies(tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], repair_from: str = "all") -> Tensor:
+def repair_anomalies(
+    tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], repair_from: str = "all"
+) -> Tensor:
     """Replace anomalous patch tokens by the mean of their 8 neighbours on the grid (seed 3.2).
 
     Args:
@@ -87,7 +95,8 @@ def repair_anomalies(tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], r
     """
     rows, cols = grid
     if tokens.ndim != 3 or tokens.shape[1] != rows * cols:
-        raise ValueError(f"tokens must be [batch, {rows * cols}, width] for a {rows} x {cols} grid, got {tuple(tokens.shape)}")
+        needed = f"[batch, {rows * cols}, width] for a {rows} x {cols} grid"
+        raise ValueError(f"tokens must be {needed}, got shape {tuple(tokens.shape)}")
     if anomalous.shape != tokens.shape[:2]:
         raise ValueError(f"anomalous must be {tuple(tokens.shape[:2])}, got {tuple(anomalous.shape)}")
     if repair_from not in ("all", "clean"):
@@ -103,7 +112,7 @@ def repair_anomalies(tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], r
 
 def _neighbour_sum(maps: Tensor) -> Tensor:
     """Sum over the 8 neighbours in bounds, [B, rows, cols, C] -> the same shape."""
-    rows, cols = maps.shape[1:3]
+    rows = maps.shape[1]
     padded = F.pad(maps, (0, 0, 1, 1, 1, 1))
     across = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # [B, rows + 2, cols, C]
     return across[:, :rows] + across[:, 1:-1] + across[:, 2:] - maps

@@ -1,8 +1,9 @@
 """The emoji atlas: one PNG sheet with every object in every drawing style, and its index.
 
-Built once from five icon sets of the npm registry (`python -m scclip_core.atlas`), then committed under `data/emoji`,
-so that scenes need neither npm nor an SVG renderer. A sheet has one row per style and one column per object; each
-cell is a drawing cropped to its own outline and fitted, centred, into a square of `CELL` pixels.
+Built once from five icon sets of the npm registry (`python -m scclip_core.atlas`), then committed under
+`data/emoji`, so that scenes need neither npm nor an SVG renderer. A sheet has one row per style and one
+column per object; each cell is a drawing cropped to its own outline and fitted, centred, into a square of
+`CELL` pixels.
 """
 
 import argparse
@@ -105,9 +106,15 @@ def fetch_icons(package: str, version: str, folder: Path) -> dict:
     """The icon set of an npm package, `icons.json` as a dictionary; the download goes through `npm pack`."""
     npm = shutil.which("npm")
     if npm is None:
-        raise RuntimeError("building the atlas needs npm on the PATH (the built atlas is already in data/emoji)")
+        raise RuntimeError(
+            "building the atlas needs npm on the PATH (the built atlas is already in data/emoji)"
+        )
     done = subprocess.run(
-        [npm, "pack", "--silent", f"{package}@{version}"], cwd=folder, capture_output=True, text=True, check=False
+        [npm, "pack", "--silent", f"{package}@{version}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"npm could not fetch {package}@{version}: {done.stderr.strip()}")
@@ -165,5 +172,7 @@ def build_atlas(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build the emoji atlas from the npm icon sets.")
-    parser.add_argument("--out", type=Path, default=DATA / "emoji", help="folder to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=DATA / "emoji", help="folder to write (default: %(default)s)"
+    )
     build_atlas(parser.parse_args().out)

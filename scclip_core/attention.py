@@ -4,14 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SELF_ATTENTION = {"qk": (0, 1), "kk": (1, 1), "qq": (0, 0), "vv": (2, 2)}  # which of q, k, v asks and which answers
+SELF_ATTENTION = {
+    "qk": (0, 1),
+    "kk": (1, 1),
+    "qq": (0, 0),
+    "vv": (2, 2),
+}  # which of q, k, v asks and which answers
 
 
 def content_attention(similarity: Tensor, gain: float) -> Tensor:
     """softmax(gain * (S - mean(S))) with negative logits at -inf (seed 5.1), [B, N, N] -> [B, N, N].
 
-    The mean is over the whole matrix of an image, and the result is the same for every head. A patch always keeps
-    itself, so that no row is empty even where rounding puts a matrix of ones below its own mean.
+    The mean is over the whole matrix of an image, and the result is the same for every head. A patch always
+    keeps itself, so that no row is empty even where rounding puts a matrix of ones below its own mean.
     """
     logits = gain * (similarity - similarity.mean((1, 2), keepdim=True))
     itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=similarity.device)
@@ -37,7 +42,8 @@ def mixed_attention(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tens
         kind: which projections score the self attention, see `self_attention_maps`.
         mix: share of the content attention, in [0, 1].
 
-    Returns [B, N, heads * d]. Both parts are applied to V by themselves, so that no map per head is ever stored.
+    Returns [B, N, heads * d]. Both parts are applied to V by themselves, so that no map per head is ever
+    stored.
     """
     asks, answers = (qkv[i] for i in SELF_ATTENTION[kind])
     values = qkv[2]

@@ -1,5 +1,6 @@
-"""Eight procedural backgrounds. Each painter takes a NumPy generator and a height and width in pixels, and returns
-a float32 picture [H, W, 3] with values about 0..255. Nothing is cached: the same generator state paints the same picture.
+"""Eight procedural backgrounds. Each painter takes a NumPy generator and a height and width in pixels, and
+returns a float32 picture [H, W, 3] with values about 0..255. Nothing is cached: the same generator state
+paints the same picture.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,8 @@ Painter = Callable[[np.random.Generator, int, int], np.ndarray]
 def noise(rng: np.random.Generator, height: int, width: int, cell: float, stretch: float = 1.0) -> np.ndarray:
     """Smooth noise [H, W], mean about 0, spread about 1: a coarse random grid, bicubically enlarged.
 
-    `cell` is the size of a grid cell in pixels; `stretch` > 1 makes the cells that many times taller than wide.
+    `cell` is the size of a grid cell in pixels; `stretch` > 1 makes the cells that many times taller than
+    wide.
     """
     grid = rng.standard_normal((int(height / (cell * stretch)) + 3, int(width / cell) + 3)).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
@@ -55,7 +57,9 @@ def bricks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     tall, wide, joint = int(rng.integers(12, 20)), int(rng.integers(28, 44)), 2
     rows, cols = np.arange(height) + rng.integers(tall), np.arange(width) + rng.integers(wide)
     course = rows // tall
-    across = cols[None, :] + (course[:, None] % 2) * (wide // 2)  # every second course is shifted by half a brick
+    across = cols[None, :] + (course[:, None] % 2) * (
+        wide // 2
+    )  # every second course is shifted by half a brick
     brick = rng.normal(0, 13, (course.max() + 1, across.max() // wide + 1)).astype(np.float32)
     relief = brick[course[:, None], across // wide] + 6 * noise(rng, height, width, 2)
     picture = _shade(_tint(rng, (168, 76, 58)), relief)
@@ -68,7 +72,9 @@ def wood(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     plank = int(rng.integers(26, 48))
     cols = np.arange(width) + rng.integers(plank)
     board = rng.normal(0, 12, cols.max() // plank + 1).astype(np.float32)[cols // plank]
-    grain = 11 * np.sin(cols / 2.2 + 4 * noise(rng, height, width, 16, 6)) + 8 * noise(rng, height, width, 1.5, 10)
+    grain = 11 * np.sin(cols / 2.2 + 4 * noise(rng, height, width, 16, 6)) + 8 * noise(
+        rng, height, width, 1.5, 10
+    )
     picture = _shade(_tint(rng, (150, 102, 60)), grain + board)
     picture[:, cols % plank == 0] *= 0.5
     return picture
@@ -82,8 +88,12 @@ def night(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def sky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    cloud = np.clip(0.55 * (noise(rng, height, width, 34, 0.6) + 0.4 * noise(rng, height, width, 9, 0.6)), 0, 1)
-    fade = np.linspace(0, rng.uniform(10, 40), height, dtype=np.float32)[:, None] + np.zeros((1, width), np.float32)
+    cloud = np.clip(
+        0.55 * (noise(rng, height, width, 34, 0.6) + 0.4 * noise(rng, height, width, 9, 0.6)), 0, 1
+    )
+    fade = np.linspace(0, rng.uniform(10, 40), height, dtype=np.float32)[:, None] + np.zeros(
+        (1, width), np.float32
+    )
     blue = _shade(_tint(rng, (112, 176, 236), 10), fade)
     return blue + cloud[..., None] * (250 - blue)
 

@@ -1,12 +1,14 @@
 """The frozen CLIP: loading it by name, and the pieces of its forward pass that the pipeline rearranges."""
 
 import difflib
+import logging
 import pickle
 from pathlib import Path
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.factory import load_state_dict
 from open_clip.model import CLIP
 from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
@@ -17,10 +19,10 @@ from scclip_core.pictures import Picture, to_tensor
 
 
 class FrozenCLIP(nn.Module):
-    """An open_clip `CLIP` with a ViT image tower, in evaluation mode, no parameter of which asks for a gradient.
+    """An open_clip `CLIP` with a ViT image tower, in evaluation mode, no parameter asking for a gradient.
 
-    Attributes: `name`; `patch_size`, `image_size` (pixels, the size trained at); `grid_size` (rows, cols at that size);
-    `width`, `heads`, `depth` of the image tower; `embed_dim` of the space shared with text.
+    Attributes: `name`; `patch_size`, `image_size` (pixels, the size trained at); `grid_size` (rows, cols at
+    that size); `width`, `heads`, `depth` of the image tower; `embed_dim` of the space shared with text.
 
     Raises ValueError for any other kind of model, named.
     """
@@ -32,12 +34,11 @@ class FrozenCLIP(nn.Module):
             kind = type(clip if visual is None or not isinstance(clip, CLIP) else visual).__name__
             raise ValueError(f"model must be an open_clip CLIP with a ViT image tower, got {name} ({kind})")
         block = visual.transformer.resblocks[0]
-        if visual.pool_type != "tok" or visual.attn_pool is not None or not isinstance(block.attn, nn.MultiheadAttention):
+        plain = visual.attn_pool is None and isinstance(block.attn, nn.MultiheadAttention)
+        if visual.pool_type != "tok" or not plain:
             raise ValueError(f"model must read its class token through plain attention, {name} does not")
         self.clip = clip.eval().requires_grad_(False)
         self.name = name
-        self.visual = visual
-        self.blocks = visual.transformer.resblocks
         self.tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
         self.patch_size, self.image_size = visual.patch_size[0], visual.image_size[0]
         self.grid_size = visual.grid_size
@@ -48,14 +49,31 @@ class FrozenCLIP(nn.Module):
         self.text_cache: dict[tuple, Tensor] = {}  # filled by `text.embed_names`
 
     @property
+    def visual(self) -> VisionTransformer:
+        """The image tower."""
+        return self.clip.visual
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The image tower's transformer blocks, in order."""
+        return self.clip.visual.transformer.resblocks
+
+    @property
     def device(self) -> torch.device:
         return self.visual.conv1.weight.device
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosine similarities by before a softmax."""
+        return float(self.clip.logit_scale.exp())
 
     @property
     def dtype(self) -> torch.dtype:
         return self.visual.conv1.weight.dtype
 
-    def _apply(self, fn, recurse: bool = True):  # .to(...), .half(), .cuda(): cached text would be left behind
+    def _apply(
+        self, fn, recurse: bool = True
+    ):  # .to(...), .half(), .cuda(): cached text would be left behind
         self.text_cache.clear()
         return super()._apply(fn, recurse)
 
@@ -65,7 +83,13 @@ class FrozenCLIP(nn.Module):
         The short side becomes `short_side` pixels (default: the size trained at), the aspect is kept up to
         rounding, both sides are multiples of the patch, nothing is cropped; see `pictures.to_tensor`.
         """
-        tensor = to_tensor(picture, short_side or self.image_size, self.patch_size, self.mean, self.std)
+        tensor = to_tensor(
+            picture,
+            self.image_size if short_side is None else short_side,
+            self.patch_size,
+            self.mean,
+            self.std,
+        )
         return tensor.to(self.device, self.dtype)
 
     def check_images(self, images: Tensor) -> tuple[int, int]:
@@ -74,7 +98,8 @@ class FrozenCLIP(nn.Module):
         if len(shape) != 4 or shape[1] != 3 or shape[0] < 1:
             raise ValueError(f"images must be [batch, 3, height, width], got shape {shape}")
         if min(shape[2:]) < patch or shape[2] % patch or shape[3] % patch:
-            raise ValueError(f"images must have sides that are multiples of the patch, {patch}, got {shape[2]} x {shape[3]}")
+            given = f"{shape[2]} x {shape[3]}"
+            raise ValueError(f"images must have sides that are multiples of the patch, {patch}, got {given}")
         if images.dtype != self.dtype or images.device != self.device:
             wanted, given = f"{self.dtype} on {self.device}", f"{images.dtype} on {images.device}"
             raise ValueError(f"images must be {wanted} like the model, got {given}: move one of them")
@@ -102,7 +127,9 @@ class FrozenCLIP(nn.Module):
 
     def qkv(self, block: nn.Module, tokens: Tensor) -> Tensor:
         """Layer norm 1 and the projections of a block, [B, L, C] -> [3, B, heads, L, d]."""
-        projected = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)  # [B, L, 3 C]
+        projected = F.linear(
+            block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias
+        )  # [B, L, 3 C]
         return projected.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -128,32 +155,33 @@ def load_clip(
 
     Args:
         name: "mini", the bundled model, or an open_clip ViT such as "ViT-B-16" (`open_clip.list_models()`).
-        pretrained: for any model but mini, one of open_clip's tags ("openai", "laion2b_s34b_b88k", ...), which is
-            downloaded once; or a local weights file (safetensors, or a torch checkpoint of plain tensors); or
-            "random" for the architecture alone, to look at shapes and times.
+        pretrained: for any model but mini, one of open_clip's tags ("openai", "laion2b_s34b_b88k", ...),
+            which is downloaded once; or a local weights file (safetensors, or a torch checkpoint of plain
+            tensors); or "random" for the architecture alone, to look at shapes and times.
         device, dtype: where the model lives; images given to it must be there already.
 
-    QuickGELU is chosen where the weights were trained with it: as open_clip records it for a tag; for a file, where
-    the model's name ends in "-quickgelu" or the file's name contains "openai".
+    QuickGELU is chosen where the weights were trained with it: as open_clip records it for a tag; for a file,
+    where the model's name ends in "-quickgelu" or the file's name contains "openai".
 
     Raises ValueError for names, tags and files that do not fit, RuntimeError when a download is not possible.
     """
     if name == "mini":
         if pretrained is not None:
-            raise ValueError(f"pretrained must be left out for mini, which carries its own weights, got {pretrained!r}")
+            raise ValueError(f"pretrained must be left out for mini, the bundled model, got {pretrained!r}")
         return load_mini(DATA / "mini", device, dtype)
     _check_architecture(name)
     tags = open_clip.list_pretrained_tags_by_model(name)
-    allowed = f"a tag of open_clip ({', '.join(tags) or 'none for this model'}), a weights file that exists, or random"
+    known = ", ".join(tags) or "none for this model"
+    allowed = f"a tag of open_clip ({known}), a weights file that exists, or random"
     if pretrained is None:
         raise ValueError(f"pretrained must be given for {name}: {allowed}")
     file = Path(pretrained)
     if pretrained == "random":
-        clip = open_clip.create_model(name, load_weights=False)
+        clip = _untrained(name)
     elif str(pretrained) in tags:
         clip = _download(name, str(pretrained))
     elif file.is_file():
-        clip = open_clip.create_model(name, load_weights=False, force_quick_gelu="openai" in file.name.lower())
+        clip = _untrained(name, quick_gelu="openai" in file.name.lower())
         _load_file(clip, file, name)
     else:
         raise ValueError(f"pretrained must be {allowed}, got {str(pretrained)!r}")
@@ -161,26 +189,45 @@ def load_clip(
 
 
 def load_mini(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> FrozenCLIP:
-    """A model from a folder with `open_clip_config.json` and `open_clip_model.safetensors`, as float16 or wider."""
+    """A model from a folder with `open_clip_config.json` and `open_clip_model.safetensors`, as float16 or
+    wider.
+    """
     weights = folder / "open_clip_model.safetensors"
     if not weights.is_file():
-        raise RuntimeError(f"the bundled model is missing: {weights} (run from a full checkout of the repository)")
-    clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        raise RuntimeError(
+            f"the bundled model is missing: {weights} (run from a full checkout of the repository)"
+        )
+    clip = _untrained(f"local-dir:{folder}")
     _load_file(clip, weights, "mini")
     return FrozenCLIP(clip, "mini").to(device, dtype)
 
 
+def _untrained(name: str, quick_gelu: bool = False) -> CLIP:
+    """The architecture alone, without open_clip's warning that it has no weights yet."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        return open_clip.create_model(name, load_weights=False, force_quick_gelu=quick_gelu)
+    finally:
+        logging.disable(before)
+
+
 def _check_architecture(name: str) -> None:
-    config = open_clip.get_model_config(name)
+    config = open_clip.get_model_config(name) if isinstance(name, str) else None
     if config is None:
-        near = difflib.get_close_matches(name, ["mini", *open_clip.list_models()], n=5, cutoff=0.4)
-        raise ValueError(f"name must be mini or an open_clip ViT, got {name!r}; near it: {', '.join(near) or 'nothing'}")
+        near = difflib.get_close_matches(str(name), ["mini", *open_clip.list_models()], n=5, cutoff=0.4)
+        raise ValueError(
+            f"name must be mini or an open_clip ViT, got {name!r}; near it: {', '.join(near) or 'nothing'}"
+        )
     vision = config["vision_cfg"]
     reasons = {
         "is a ResNet, and SC-CLIP needs a ViT": isinstance(vision.get("layers"), list),
         "has an image tower of timm, without CLIP's blocks": "timm_model_name" in vision,
-        "is not a plain CLIP (another text tower or a decoder)": config.get("custom_text") or "multimodal_cfg" in config,
-        "has no class token that is read": vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok",
+        "is not a plain CLIP (another text tower, or a decoder)": config.get("custom_text")
+        or "multimodal_cfg" in config
+        or "hf_model_name" in config["text_cfg"],
+        "has no class token that is read": vision.get("attentional_pool")
+        or vision.get("pool_type", "tok") != "tok",
     }
     for reason, holds in reasons.items():
         if holds:
@@ -192,30 +239,56 @@ def _download(name: str, tag: str) -> CLIP:
     try:
         return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick)
     except (OSError, RuntimeError) as error:
+        hint = " (keep openai in its name, for QuickGELU)" if quick else ""
         raise RuntimeError(
-            f"the weights {name} / {tag} could not be downloaded ({type(error).__name__}). Without a network, fetch the "
-            f"file elsewhere and give its path as pretrained: a .safetensors file, or a torch checkpoint of plain "
-            f"tensors, of open_clip's {name}{' (keep openai in its name, for QuickGELU)' if quick else ''}."
+            f"{name} / {tag} could not be downloaded ({type(error).__name__}). Without a network, "
+            f"fetch the file elsewhere and give its path as pretrained: a .safetensors file, or a torch "
+            f"checkpoint of plain tensors, of open_clip's {name}{hint}."
         ) from error
 
 
 def _load_file(clip: CLIP, file: Path, name: str) -> None:
     """Load a local weights file, nothing in it executed; ValueError unless it fits the model exactly."""
     try:
-        state = open_clip.load_state_dict(str(file), weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, StopIteration) as error:
-        raise ValueError(f"pretrained must be a readable file of plain tensors, {file} is not ({_first(error)})") from error
-    except (AttributeError, TypeError, IndexError, KeyError) as error:
-        raise ValueError(f"pretrained must hold a dictionary of tensors, {file} does not ({_first(error)})") from error
+        state = load_state_dict(str(file), weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"pretrained must be a file of plain tensors, {file} cannot be read as one ({_first(error)})"
+        ) from error
+    except (AttributeError, StopIteration) as error:
+        raise ValueError(f"pretrained must hold a dictionary of named tensors, {file} does not") from error
     wanted = {key: tuple(tensor.shape) for key, tensor in clip.state_dict().items()}
     given = {key: tuple(getattr(tensor, "shape", ())) for key, tensor in state.items() if key in wanted}
-    extra = [key for key in state if key not in wanted and key not in ("input_resolution", "context_length", "vocab_size")]
-    wrong = [f"{key} {given.get(key, 'missing')}, needed {shape}" for key, shape in wanted.items() if given.get(key) != shape]
+    extra = [
+        key
+        for key in state
+        if key not in wanted and key not in ("input_resolution", "context_length", "vocab_size")
+    ]
+    wrong = [
+        f"{key} {given.get(key, 'missing')}, needed {shape}"
+        for key, shape in wanted.items()
+        if given.get(key) != shape
+    ]
     if wrong or extra:
         told = "; ".join([*wrong[:2], *(f"{key} not known" for key in extra[:2])])
-        raise ValueError(f"pretrained must hold the weights of {name}, {file} does not: {told} ({len(wrong + extra)} in all)")
+        told = f"{told} ({len(wrong + extra)} in all)"
+        raise ValueError(f"pretrained must hold the weights of {name}, {file} does not: {told}")
+    broken = [key for key in wanted if not torch.isfinite(state[key]).all()]
+    if broken:
+        raise ValueError(f"pretrained must hold finite weights, {file} has NaN or infinity in {broken[0]}")
     clip.load_state_dict({key: state[key] for key in wanted})
 
 
 def _first(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error).strip() else 'no more is known'}"
+    """The kind of an error and the first line of its message."""
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return f"{type(error).__name__}: {lines[0][:120]}"

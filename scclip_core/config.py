@@ -22,7 +22,13 @@ CHOICES = {
 }
 FOR_DEPTH = {
     12: {},
-    24: {"pre_adjust_idx": 16, "post_adjust_idx": 6, "multi_start_idx": 8, "multi_end_idx": 19, "res_cls": 0.1},
+    24: {
+        "pre_adjust_idx": 16,
+        "post_adjust_idx": 6,
+        "multi_start_idx": 8,
+        "multi_end_idx": 19,
+        "res_cls": 0.1,
+    },
 }
 
 
@@ -43,17 +49,21 @@ class SCCLIPConfig:
         lof_neighbors: k of the local outlier factor, patches, >= 1 (seed 3.1).
         contamination: share of patches taken as anomalous, in (0, 0.5] (seed 3.1).
         beta: similarities below it are set to 0, in [-1, 1] (seed 4.2).
-        pre_adjust_idx: layer whose similarity guides the first aggregation and the content attention (seed 4.1).
+        pre_adjust_idx: layer whose similarity guides the first aggregation and the content attention (seed
+            4.1).
         post_adjust_idx: layer whose similarity guides the second aggregation (seed 6.1).
         multi_start_idx, multi_end_idx: layers summed by the fusion, the end excluded (seed 7.1).
         content_gain: factor on the centred similarities before the softmax, > 0 (seed 5.1).
         mix: weight of the content attention against the self attention, in [0, 1] (seed 5.1, alpha in 3.3).
         res_cls: weight of the class token added after the attention, >= 0 (seed 5.2).
-        self_attention: which projections score the self attention: qk (seed 5.1), kk (published code), qq, vv.
+        self_attention: which projections score the self attention: qk (seed 5.1), kk (published code), qq,
+            vv.
         lof: "standard", the textbook's, or "published", the variant of the published code.
-        repair_from: neighbours that repair a token: "all" in bounds (seed 3.2), or "clean" ones only (published code).
+        repair_from: neighbours that repair a token: "all" in bounds (seed 3.2), or "clean" ones only
+            (published code).
         templates: sentences with one {} each; a class's embedding is the mean over them (seed 8.2 has one).
-        unchanged: the forward pass as trained, read densely, instead of the rearranged one; all switches must be off.
+        unchanged: the forward pass as trained, read densely, instead of the rearranged one; all switches must
+            be off.
 
     Raises ValueError that names the field, the value given and what is allowed.
     """
@@ -83,7 +93,13 @@ class SCCLIPConfig:
     def __post_init__(self) -> None:
         for name in (*SWITCHES, "unchanged"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
-        for name in ("lof_neighbors", "pre_adjust_idx", "post_adjust_idx", "multi_start_idx", "multi_end_idx"):
+        for name in (
+            "lof_neighbors",
+            "pre_adjust_idx",
+            "post_adjust_idx",
+            "multi_start_idx",
+            "multi_end_idx",
+        ):
             least = 1 if name == "lof_neighbors" else 0
             value = getattr(self, name)
             self._require(name, type(value) is int and value >= least, f"a whole number >= {least}")
@@ -94,7 +110,11 @@ class SCCLIPConfig:
         self._require("content_gain", 0 < self.content_gain < float("inf"), "a finite number > 0")
         self._require("mix", 0 <= self.mix <= 1, "in [0, 1]")
         self._require("res_cls", 0 <= self.res_cls < float("inf"), "a finite number >= 0")
-        self._require("multi_end_idx", self.multi_end_idx > self.multi_start_idx, f"> multi_start_idx ({self.multi_start_idx})")
+        self._require(
+            "multi_end_idx",
+            self.multi_end_idx > self.multi_start_idx,
+            f"> multi_start_idx ({self.multi_start_idx})",
+        )
         for name, allowed in CHOICES.items():
             self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
         check_templates(self.templates)
@@ -112,15 +132,23 @@ class SCCLIPConfig:
         The last block is the rearranged one, so the layers that may be read are 0 to depth - 2.
         """
         for name in ("pre_adjust_idx", "post_adjust_idx"):
-            self._require(name, getattr(self, name) <= depth - 2, f"at most {depth - 2} in a model of {depth} blocks")
-        self._require("multi_end_idx", self.multi_end_idx <= depth - 1, f"at most {depth - 1} in a model of {depth} blocks")
+            self._require(
+                name, getattr(self, name) <= depth - 2, f"at most {depth - 2} in a model of {depth} blocks"
+            )
+        self._require(
+            "multi_end_idx",
+            self.multi_end_idx <= depth - 1,
+            f"at most {depth - 1} in a model of {depth} blocks",
+        )
 
     @classmethod
     def for_depth(cls, depth: int) -> Self:
         """The author's layers and residual weight for a ViT of 12 (B/16, B/32) or 24 (L/14) blocks."""
         if depth not in FOR_DEPTH:
             known = " and ".join(map(str, FOR_DEPTH))
-            raise ValueError(f"depth must be one with known layers ({known}), got {depth!r}: choose the layer indices yourself")
+            raise ValueError(
+                f"depth must be one with known layers ({known}), got {depth!r}; set the indices yourself"
+            )
         return cls(**FOR_DEPTH[depth])
 
     @classmethod
@@ -130,7 +158,11 @@ class SCCLIPConfig:
 
         templates = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
         return replace(
-            cls.for_depth(depth), self_attention="kk", lof="published", repair_from="clean", templates=templates
+            cls.for_depth(depth),
+            self_attention="kk",
+            lof="published",
+            repair_from="clean",
+            templates=templates,
         )
 
     @classmethod
@@ -147,6 +179,8 @@ class SCCLIPConfig:
 def check_templates(templates: tuple[str, ...]) -> None:
     """Raise ValueError unless `templates` is a non-empty tuple of sentences with exactly one {} each."""
     given = repr(templates) if len(repr(templates)) < 80 else repr(templates)[:80] + "..."
-    well = isinstance(templates, tuple) and templates and all(isinstance(t, str) and t.count("{}") == 1 for t in templates)
-    if not well:
+    well = isinstance(templates, tuple) and all(
+        isinstance(t, str) and "{}" in t and not set("{}") & set(t.replace("{}", "", 1)) for t in templates
+    )
+    if not well or not templates:
         raise ValueError(f"templates must be a non-empty tuple of sentences with one {{}} each, got {given}")

@@ -15,19 +15,23 @@ Image.MAX_IMAGE_PIXELS = None  # the limit above is checked here, with a message
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """A picture or its path as upright 8-bit RGB: EXIF rotation applied, transparency laid over white, grey and 16-bit
-    values spread to 0..255.
+    """A picture or its path as upright 8-bit RGB: EXIF rotation applied, transparency laid over white, grey
+    and 16-bit values spread to 0..255.
 
     Raises ValueError, naming the file, for what is no picture, is truncated, or is larger than the limits.
     """
-    name = getattr(picture, "filename", None) or "picture" if isinstance(picture, Image.Image) else str(picture)
+    if not isinstance(picture, Image.Image | str | Path):
+        raise ValueError(f"picture must be a PIL image or a path, got {type(picture).__name__}")
+    name = getattr(picture, "filename", "") or "picture" if isinstance(picture, Image.Image) else str(picture)
     try:
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} can be read")
         if max(width, height) > MAX_ASPECT * min(width, height):
-            raise ValueError(f"{name} is {width} x {height}; its longer side may be at most {MAX_ASPECT} times the shorter")
+            raise ValueError(
+                f"{name} is {width} x {height}; its longer side may be at most {MAX_ASPECT} times the shorter"
+            )
         image.load()
         image = ImageOps.exif_transpose(image)
     except FileNotFoundError:
@@ -36,7 +40,7 @@ def open_picture(picture: Picture) -> Image.Image:
         raise ValueError(f"{name} is not a picture that can be read ({error})") from error
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, np.float64)
-        top = 65535 if image.mode.startswith("I") and values.max() > 255 else 255
+        top = 65535 if image.mode.startswith("I") else 255
         image = Image.fromarray(np.clip(values * 255 / top, 0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -46,9 +50,14 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def to_tensor(
-    picture: Picture, short_side: int, patch: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+    picture: Picture,
+    short_side: int,
+    patch: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
 ) -> Tensor:
-    """A normalised float32 tensor [3, H, W]; both sides are multiples of `patch`, the shorter about `short_side` pixels.
+    """A normalised float32 tensor [3, H, W]; both sides are multiples of `patch`, the shorter about
+    `short_side` pixels.
 
     Raises ValueError for a `short_side` below one patch, or a picture that `open_picture` refuses.
     """

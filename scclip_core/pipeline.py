@@ -1,7 +1,7 @@
 """SC-CLIP: a frozen CLIP's forward pass, rearranged into a segmenter. Stages 1 to 8 in the seed's order.
 
-B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D, Q names. Tokens stay [B, L, C] all the
-way where the seed writes [L, B, C].
+B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D, Q names. Tokens stay [B, L,
+C] all the way where the seed writes [L, B, C].
 """
 
 from collections.abc import Callable
@@ -72,22 +72,24 @@ class SCCLIP(nn.Module):
     def features(self, images: Tensor, normalize: bool = True) -> Tensor:
         """Dense features in the space shared with text, [B, 3, H, W] -> [B, rows, cols, D].
 
-        H and W are any multiples of the patch; dtype and device are the model's. Unit length, unless `normalize` is
-        False. Raises ValueError for other shapes, dtypes and devices.
+        H and W are any multiples of the patch; dtype and device are the model's. Unit length, unless
+        `normalize` is False. Raises ValueError for other shapes, dtypes and devices.
         """
         return self._features(images, normalize, _forget)
 
     @torch.no_grad()
     def logits(self, images: Tensor, text: Tensor) -> Tensor:
-        """Stage 8.2: cosine similarity with unit text embeddings [Q, D] -> [B, rows, cols, Q], float32 at least."""
+        """Stage 8.2: cosine similarity with unit text embeddings [Q, D] -> [B, rows, cols, Q], float32 at
+        least.
+        """
         return self._logits(self.features(images), text)
 
     @torch.no_grad()
     def segment(self, images: Tensor, classes: Classes) -> Tensor:
         """Label maps at image size, [B, 3, H, W] -> int64 [B, H, W], indices into `classes`.
 
-        A class is a name, or several ("dog|puppy", or a list), of which it takes the best. Raises ValueError for no
-        classes, empty or repeated names.
+        A class is a name, or several ("dog|puppy", or a list), of which it takes the best. Raises ValueError
+        for no classes, empty or repeated names.
         """
         named, text = self.embed_classes(classes)
         logits = best_name(self.logits(images, text), named)
@@ -109,20 +111,25 @@ class SCCLIP(nn.Module):
         return trace
 
     def embed_classes(self, classes: Classes) -> tuple[list[tuple[str, ...]], Tensor]:
-        """The names of every class, and the unit embeddings [Q, D] of all names with the config's templates."""
+        """The names of every class, and the unit embeddings [Q, D] of all names with the config's
+        templates.
+        """
         named = parse_classes(classes)
-        return named, embed_names(self.model, [name for names in named for name in names], self.config.templates)
+        return named, embed_names(
+            self.model, [name for names in named for name in names], self.config.templates
+        )
 
-    # ---- the forward pass -------------------------------------------------------------------------------------
+    # ---- the forward pass
+    # -------------------------------------------------------------------------------------
 
     def _features(self, images: Tensor, normalize: bool, record: Record) -> Tensor:
-        cfg, grid = self.config, self.model.check_images(images)
+        cfg, grid, before = self.config, self.model.check_images(images), self.model.depth - 2
         layers = self.encode(images, record)  # stages 1 and 2
         if cfg.unchanged:
-            tokens = self.model.blocks[-1](layers[-1])[:, 1:]
+            tokens = self.model.blocks[-1](layers[before])[:, 1:]
             record(2, "last_block", tokens, "the last block as trained, class token dropped")
             return self.project(tokens, grid, normalize, record)
-        cls, patches = layers[-1][:, :1], layers[-1][:, 1:]
+        cls, patches = layers[before][:, :1], layers[before][:, 1:]
         middle = layers[cfg.pre_adjust_idx][:, 1:]
         if cfg.repair:
             patches, middle = self.repair(patches, middle, grid, record)  # stage 3
@@ -135,32 +142,42 @@ class SCCLIP(nn.Module):
             if cfg.calibrated_attention:
                 content = content_attention(similarity, cfg.content_gain)
                 record(5, "content_attention", content, "softmax of the centred similarity, negatives masked")
-            del similarity
         shallow = patch_similarity(layers[cfg.post_adjust_idx][:, 1:]) if cfg.second_aggregation else None
         result = self.branch(cls, patches, content, shallow, "main", record)  # stages 5 and 6
         if cfg.fusion:  # stage 7
-            fused = sum(layers[cfg.multi_start_idx + 1 : cfg.multi_end_idx], layers[cfg.multi_start_idx])
+            fused = sum(layers[i] for i in range(cfg.multi_start_idx, cfg.multi_end_idx))
             note = f"sum of layers {cfg.multi_start_idx} to {cfg.multi_end_idx - 1}"
             record(7, "fused_layers", fused, note)
             result = result + self.branch(fused[:, :1], fused[:, 1:], content, shallow, "aux", record)
             record(7, "fused", result, "main and auxiliary branch added")
         return self.project(result, grid, normalize, record)
 
-    def encode(self, images: Tensor, record: Record) -> list[Tensor]:
-        """Stages 1 and 2: the outputs of all blocks but the last, each [B, L, C]."""
+    def encode(self, images: Tensor, record: Record) -> dict[int, Tensor]:
+        """Stages 1 and 2: the outputs of those blocks before the last that are read again, each [B, L, C]."""
+        cfg = self.config
+        read = {self.model.depth - 2, cfg.pre_adjust_idx, cfg.post_adjust_idx}
+        if cfg.fusion:
+            read |= set(range(cfg.multi_start_idx, cfg.multi_end_idx))
         tokens = self.model.embed(images)  # [B, 3, H, W] -> [B, L, C]
         record(1, "embedded", tokens, "patch embedding, class token, positions, layer norm (seed: [L, B, C])")
-        layers = []
+        layers = {}
         for i, block in enumerate(self.model.blocks[:-1]):
             tokens = block(tokens)
-            layers.append(tokens)
-            record(2, f"block_{i}", tokens, f"output of block {i + 1} of {self.model.depth} (seed: [L, B, C])")
+            if i in read:
+                layers[i] = tokens
+            record(
+                2, f"block_{i}", tokens, f"output of block {i + 1} of {self.model.depth} (seed: [L, B, C])"
+            )
         return layers
 
-    def repair(self, patches: Tensor, middle: Tensor, grid: tuple[int, int], record: Record) -> tuple[Tensor, Tensor]:
-        """Stage 3: the patches of the last kept layer and of the middle one, anomalies replaced, each [B, N, C].
+    def repair(
+        self, patches: Tensor, middle: Tensor, grid: tuple[int, int], record: Record
+    ) -> tuple[Tensor, Tensor]:
+        """Stage 3: the patches of the last kept layer and of the middle one, anomalies replaced, each [B, N,
+        C].
 
-        On a grid with too few patches for `lof_neighbors`, k is one less than the patches; a single patch is kept.
+        On a grid with too few patches for `lof_neighbors`, k is one less than the patches; a single patch is
+        kept.
         """
         cfg, k = self.config, min(self.config.lof_neighbors, patches.shape[1] - 1)
         if k < 1:
@@ -168,7 +185,9 @@ class SCCLIP(nn.Module):
         scores = local_outlier_factor(patches, k, cfg.lof)
         record(3, "lof_scores", scores, f"local outlier factor, k = {k}")
         anomalous = flag_anomalies(scores, cfg.contamination)
-        record(3, "anomalous", anomalous, f"scores above the {1 - cfg.contamination:.0%} quantile of the image")
+        record(
+            3, "anomalous", anomalous, f"scores above the {1 - cfg.contamination:.0%} quantile of the image"
+        )
         patches = repair_anomalies(patches, anomalous, grid, cfg.repair_from)
         record(3, "repaired_penultimate", patches, "anomalies replaced by the mean of their neighbours")
         middle = repair_anomalies(middle, anomalous, grid, cfg.repair_from)
@@ -186,10 +205,16 @@ class SCCLIP(nn.Module):
         return tokens
 
     def branch(
-        self, cls: Tensor, patches: Tensor, content: Tensor | None, shallow: Tensor | None, name: str, record: Record
+        self,
+        cls: Tensor,
+        patches: Tensor,
+        content: Tensor | None,
+        shallow: Tensor | None,
+        name: str,
+        record: Record,
     ) -> Tensor:
-        """Stages 5 and 6 for the main or the auxiliary branch: the last block without residual and MLP, the class token
-        added, the second aggregation. cls [B, 1, C], patches [B, N, C] -> [B, N, C].
+        """Stages 5 and 6 for the main or the auxiliary branch: the last block without residual and MLP, the
+        class token added, the second aggregation. cls [B, 1, C], patches [B, N, C] -> [B, N, C].
         """
         cfg, last = self.config, self.model.blocks[-1]
         stage = 5 if name == "main" else 7
@@ -204,7 +229,9 @@ class SCCLIP(nn.Module):
             tokens = tokens + cfg.res_cls * cls
             record(stage, f"residual_{name}", tokens, f"plus {cfg.res_cls} of the class token")
         if shallow is not None:
-            tokens = self.aggregate(tokens, shallow, max(stage, 6), "shallow", f"aggregated_post_{name}", record)
+            tokens = self.aggregate(
+                tokens, shallow, max(stage, 6), "shallow", f"aggregated_post_{name}", record
+            )
         return tokens
 
     def project(self, tokens: Tensor, grid: tuple[int, int], normalize: bool, record: Record) -> Tensor:

@@ -1,7 +1,8 @@
-"""Emoji scenes: drawings composed on textured backgrounds, with the words that describe them and exact pixel labels.
+"""Emoji scenes: drawings composed on textured backgrounds, with the words that describe them and exact pixel
+labels.
 
-A scene is a pure function of its seed. Training draws its scenes from one part of the seed space and evaluation
-from others (`TRAIN`, `VALIDATION`, `TEST`), so that no evaluated scene was ever trained on.
+A scene is a pure function of its seed. Training draws its scenes from one part of the seed space and
+evaluation from others (`TRAIN`, `VALIDATION`, `TEST`), so that no evaluated scene was ever trained on.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,9 @@ SIZES = {1: (0.45, 0.75), 2: (0.36, 0.54), 3: (0.30, 0.46), 4: (0.27, 0.42)}
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` [H, W, 3] uint8; `labels` [H, W] uint8, indices into `WORDS`; the object words, in order of painting."""
+    """`image` [H, W, 3] uint8; `labels` [H, W] uint8, indices into `WORDS`; the object words, in order of
+    painting.
+    """
 
     image: np.ndarray
     labels: np.ndarray
@@ -53,8 +56,8 @@ def make_scene(
     """Compose one scene: a background, then 1 to 4 different objects, each in a style drawn for itself.
 
     Objects are flipped at random, turned by up to 20 degrees, jittered in colour, and placed where they hide
-    least of what is there. `counts` are the numbers of objects to draw from, `sizes` the ranges of their longest
-    side as a share of `side` (pixels), `backdrop` paints the background.
+    least of what is there. `counts` are the numbers of objects to draw from, `sizes` the ranges of their
+    longest side as a share of `side` (pixels), `backdrop` paints the background.
     """
     background = str(rng.choice(list(BACKGROUNDS)))
     canvas = backdrop(rng, background, side) * rng.uniform(0.85, 1.15)
@@ -70,7 +73,9 @@ def make_scene(
 
 
 def evaluation_scene(split: int, seed: int, index: int, style: str = "training", **options) -> Scene:
-    """Scene `index` of an evaluation set: `split` is VALIDATION or TEST, `style` is "training" or "held-out"."""
+    """Scene `index` of an evaluation set: `split` is VALIDATION or TEST, `style` is "training" or
+    "held-out".
+    """
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}")
     if split == TRAIN:
@@ -91,8 +96,12 @@ def _vary(rng: np.random.Generator, drawing: Image.Image, size: float) -> np.nda
     return sprite
 
 
-def _place(rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray, sprite: np.ndarray, index: int) -> None:
-    """Paste `sprite` where it hides fewest object pixels among 16 random places; writes `canvas` and `labels`."""
+def _place(
+    rng: np.random.Generator, canvas: np.ndarray, labels: np.ndarray, sprite: np.ndarray, index: int
+) -> None:
+    """Paste `sprite` where it hides fewest object pixels among 16 random places; writes `canvas` and
+    `labels`.
+    """
     side = len(canvas)
     sprite = sprite[:side, :side]
     h, w = sprite.shape[:2]

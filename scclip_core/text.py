@@ -13,12 +13,20 @@ Classes = Sequence[str | Sequence[str]]
 
 
 def parse_classes(classes: Classes) -> list[tuple[str, ...]]:
-    """The names of every class: a class is "dog", several names in one string "dog|puppy", or a list of names.
+    """The names of every class: a class is "dog", several names in one string "dog|puppy", or a list of
+    names.
 
     Raises ValueError for no classes at all, an empty name, or a name given twice.
     """
     if isinstance(classes, str) or not classes:
         raise ValueError(f"classes must be a non-empty list of names, got {classes!r}")
+    wrong = [
+        c
+        for c in classes
+        if not isinstance(c, str) and not (isinstance(c, list | tuple) and all(isinstance(n, str) for n in c))
+    ]
+    if wrong:
+        raise ValueError(f"classes must be names or lists of names, got {wrong[0]!r}")
     parsed = [tuple(n.strip() for n in (c.split("|") if isinstance(c, str) else c)) for c in classes]
     seen: set[str] = set()
     for index, name in ((i, n) for i, names in enumerate(parsed) for n in names or ("",)):

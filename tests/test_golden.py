@@ -74,9 +74,14 @@ def test_lof_reads_the_patches_of_the_block_before_the_last(golden, trace):
 
 
 def test_the_same_patches_are_anomalous(golden, trace):
-    assert trace["anomalous"].tensor[0].nonzero().flatten().tolist() == sorted(golden["out.lof_outliers"].flatten().tolist())
+    assert trace["anomalous"].tensor[0].nonzero().flatten().tolist() == sorted(
+        golden["out.lof_outliers"].flatten().tolist()
+    )
 
 
 def test_every_golden_array_is_compared(golden):
-    compared = {"out." + {"projected": "features"}.get(name, name) for name in CHECKS} | {"out.lof_input", "out.lof_outliers"}
+    compared = {"out." + {"projected": "features"}.get(name, name) for name in CHECKS} | {
+        "out.lof_input",
+        "out.lof_outliers",
+    }
     assert compared == {name for name in golden if name.startswith("out.")}

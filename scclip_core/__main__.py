@@ -1,0 +1,191 @@
+"""The command line: `python -m scclip_core segment|trace|info|figures|evaluate-mini`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+# torch and open_clip take seconds to import, so each command imports what it needs when it runs
+PRESETS = ("seed", "reference", "maskclip", "vanilla")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 where some pictures failed, 2 for bad input, 130 after
+    Ctrl-C.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("stopped; nothing half-written is left", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scclip_core", description="Segment pictures with words, by a frozen CLIP."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument(
+        "--model", default="mini", help="mini, the bundled model, or an open_clip ViT such as ViT-B-16"
+    )
+    model.add_argument("--pretrained", help="open_clip tag such as openai, or a weights file; not for mini")
+    model.add_argument(
+        "--config", choices=PRESETS, default="seed", help="hyper-parameters (default: %(default)s)"
+    )
+    model.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+
+    segment = commands.add_parser(
+        "segment", parents=[model], help="label maps of pictures or folders of pictures"
+    )
+    segment.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="picture file or folder of pictures"
+    )
+    segment.add_argument(
+        "--classes", required=True, help='words, as "dog, cat|kitten, grass": | between names of one class'
+    )
+    segment.add_argument("--out", required=True, type=Path, help="folder for NAME_labels.png and NAME.json")
+    segment.add_argument(
+        "--overlay", action="store_true", help="also NAME_overlay.png, the labels over the picture"
+    )
+    segment.add_argument(
+        "--short-side", type=int, help="pixels of the picture's short side (default: as trained)"
+    )
+    segment.add_argument(
+        "--window", type=int, default=224, help="side of a sliding window, pixels (default: %(default)s)"
+    )
+    segment.add_argument(
+        "--stride", type=int, default=112, help="pixels between windows (default: %(default)s)"
+    )
+    segment.set_defaults(run=run_segment)
+
+    trace = commands.add_parser(
+        "trace", parents=[model], help="every intermediate tensor of a run, as a table"
+    )
+    trace.add_argument(
+        "image", nargs="?", type=Path, metavar="IMAGE", help="picture file (default: an emoji scene)"
+    )
+    trace.add_argument("--classes", default="dog, cat, grass", help="words (default: %(default)s)")
+    trace.add_argument("--csv", type=Path, help="also write the table to this file")
+    trace.set_defaults(run=run_trace)
+
+    info = commands.add_parser("info", parents=[model], help="the model, the configuration, the versions")
+    info.set_defaults(run=run_info)
+
+    figures = commands.add_parser(
+        "figures", help="the main job: gallery, trace and evaluation of the bundled model"
+    )
+    figures.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    figures.add_argument("--quick", action="store_true", help="few scenes, to see that all works")
+    figures.set_defaults(run=run_figures)
+
+    evaluate = commands.add_parser("evaluate-mini", help="measure the bundled model on fresh scenes")
+    evaluate.add_argument("--count", type=int, default=500, help="scenes a style (default: %(default)s)")
+    evaluate.add_argument(
+        "--seed", type=int, default=2, help="of the scenes and the intervals (default: %(default)s)"
+    )
+    evaluate.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="(default: %(default)s)"
+    )
+    evaluate.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    evaluate.set_defaults(run=run_evaluate_mini)
+    return parser
+
+
+def load(args: argparse.Namespace):
+    """The segmenter that the common options ask for."""
+    import torch
+
+    from scclip_core import SCCLIP, SCCLIPConfig, load_clip
+
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device must be cpu on this machine, which has no usable GPU, got {args.device}")
+    model = load_clip(args.model, args.pretrained, args.device)
+    if args.config == "seed":
+        return SCCLIP(model)
+    config = {"maskclip": SCCLIPConfig.maskclip, "vanilla": SCCLIPConfig.vanilla}.get(args.config)
+    return SCCLIP(model, config() if config else SCCLIPConfig.reference(model.depth))
+
+
+def run_segment(args: argparse.Namespace) -> int:
+    from scclip_core.batch import Windows, check_output, find_pictures, segment_files
+    from scclip_core.text import parse_classes
+
+    classes = args.classes.split(",")
+    parse_classes(classes)
+    paths = find_pictures(args.images)
+    check_output(args.out)
+    windows = Windows(args.short_side, args.window, args.stride)
+    failed = segment_files(load(args), paths, classes, args.out, windows, args.overlay)
+    print(f"{len(paths) - len(failed)} of {len(paths)} pictures segmented into {args.out}")
+    for path, why in failed.items():
+        print(f"left out: {path}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run_trace(args: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from scclip_core.evaluation import stack_images
+    from scclip_core.plots import save_table
+    from scclip_core.scenes import TEST, evaluation_scene
+
+    segmenter = load(args)
+    if args.image is None:
+        images = stack_images(segmenter.model, [evaluation_scene(TEST, 1, 0)])
+    else:
+        images = segmenter.model.preprocess(args.image)[None]
+    table = pd.DataFrame(segmenter.trace(images, args.classes.split(",")).rows())
+    if args.csv:
+        save_table(table, args.csv.stem, args.csv.parent)
+    print(table.to_string(index=False, justify="left"))
+    return 0
+
+
+def run_info(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from importlib.metadata import version
+
+    segmenter = load(args)
+    model = segmenter.model
+    shape = f"{model.depth} blocks, width {model.width}, {model.heads} heads, patch {model.patch_size}"
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"model           {model.name}: {shape}")
+    print(f"parameters      {parameters:,}, all frozen; {model.dtype}, {model.device}")
+    for package in ("torch", "open_clip_torch", "scikit-learn"):
+        print(f"{package:<16}{version(package)}")
+    for name, value in asdict(segmenter.config).items():
+        print(f"{name:<22}{value if name != 'templates' or len(value) < 4 else f'{len(value)} sentences'}")
+    return 0
+
+
+def run_figures(args: argparse.Namespace) -> int:
+    from scclip_core.batch import check_output
+    from scclip_core.figures import make_figures
+
+    check_output(args.out)
+    make_figures(args.out, args.quick)
+    print(f"figures and their numbers are in {args.out}")
+    return 0
+
+
+def run_evaluate_mini(args: argparse.Namespace) -> int:
+    from scclip_core import load_clip
+    from scclip_core.batch import check_output
+    from scclip_core.evaluation import evaluate_mini, save_evaluation
+    from scclip_core.scenes import TEST, VALIDATION
+
+    check_output(args.out)
+    split = TEST if args.split == "test" else VALIDATION
+    table = evaluate_mini(load_clip("mini"), args.count, args.seed, split)
+    save_evaluation(table, args.out, "evaluate_mini")
+    print(table.to_string(index=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
