@@ -1,4 +1,4 @@
-"""The command line: `python -m scclip_core segment|trace|info|figures|evaluate-mini`."""
+"""The command line: `python -m scclip_core segment|trace|info|figures|evaluate-mini|bench`."""
 
 import argparse
 import sys
@@ -93,6 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
     evaluate.set_defaults(run=run_evaluate_mini)
+    bench = commands.add_parser("bench", help="time against open_clip's own forward pass, side by side")
+    bench.add_argument("--repeats", type=int, default=20, help="counted rounds (default: %(default)s)")
+    bench.add_argument("--out", type=Path, default=Path("figures"), help="folder (default: %(default)s)")
+    bench.set_defaults(run=run_bench)
     return parser
 
 
@@ -184,6 +188,18 @@ def run_evaluate_mini(args: argparse.Namespace) -> int:
     table = evaluate_mini(load_clip("mini"), args.count, args.seed, split)
     save_evaluation(table, args.out, "evaluate_mini")
     print(table.to_string(index=False))
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    from scclip_core.batch import check_output
+    from scclip_core.plots import save_table
+    from scclip_core.timing import bench_all
+
+    check_output(args.out)
+    table = bench_all(repeats=args.repeats)
+    save_table(table, "bench", args.out)
+    print(table.drop(columns=["processor", "python"]).to_string(index=False))
     return 0
 
 

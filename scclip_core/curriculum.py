@@ -28,16 +28,11 @@ class Phase:
     counts: tuple[int, ...]
     sizes: dict[int, tuple[float, float]]
 
-    @property
-    def tokens(self) -> int:
-        """Patch tokens in one step, the measure of its cost."""
-        return self.batch * (self.side // PATCH) ** 2
-
 
 CURRICULUM = (
     Phase(64, 64, 3600, (1,), {1: (0.65, 1.05)}),
-    Phase(112, 48, 5600, (1, 2, 3), {1: (0.50, 0.95), 2: (0.42, 0.62), 3: (0.38, 0.50)}),
-    Phase(224, 24, 2400, (1, 2, 3, 4), SIZES),
+    Phase(112, 48, 4600, (1, 2, 3), {1: (0.50, 0.95), 2: (0.42, 0.62), 3: (0.38, 0.50)}),
+    Phase(224, 24, 2200, (1, 2, 3, 4), SIZES),
 )
 
 

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from scclip_core.clip import FrozenCLIP, load_clip
 from scclip_core.config import SCCLIPConfig
+from scclip_core.curriculum import CURRICULUM, phase_at
 from scclip_core.evaluation import METHODS, evaluate_mini, save_evaluation, stack_images
+from scclip_core.files import DATA
 from scclip_core.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery, save_figure, set_theme
@@ -37,6 +39,7 @@ def make_figures(folder: Path, quick: bool = False) -> None:
     table = evaluate_mini(model, count=8 if quick else 200, seed=EVALUATION_SEED)
     save_evaluation(table, folder)
     save_figure(draw_evaluation(table), table, "mini", folder)
+    save_figure(*training_curve(), "training", folder)
 
 
 def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
@@ -87,6 +90,20 @@ def trace_table(model: FrozenCLIP) -> tuple[Figure, pd.DataFrame]:
             cell.set_text_props(weight="bold")
         elif int(table["stage"][row - 1]) % 2:
             cell.set_facecolor("0.95")
+    return figure, table
+
+
+def training_curve() -> tuple[Figure, pd.DataFrame]:
+    """The loss of the bundled model's training, and where the scenes grew; from `data/mini/curve.json`."""
+    table = pd.read_json(DATA / "mini" / "curve.json")
+    table["side"] = [phase_at(CURRICULUM, step - 1).side for step in table["step"]]
+    figure, axis = plt.subplots(figsize=(9, 4))
+    for side, part in table.groupby("side"):
+        axis.plot(part["step"], part["loss"], marker="o", markersize=3, label=f"{side} pixels")
+    axis.set(xlabel="step", ylabel="loss (mean of 250 steps)")
+    axis.legend(frameon=False, title="scenes of")
+    axis.set_title(f"{table['hours'].sum():.1f} hours on two cores", fontsize=12, loc="left")
+    sns.despine(figure)
     return figure, table
 
 

@@ -173,13 +173,10 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def learning_rate(curriculum: tuple[Phase, ...], step: int) -> float:
-    """Warm-up, then constant, then linear to zero over the second half of all patch tokens."""
-    total = sum(phase.tokens * phase.steps for phase in curriculum)
-    seen, left = 0, step
-    for phase in curriculum:
-        seen += phase.tokens * min(left, phase.steps)
-        left -= min(left, phase.steps)
-    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * min(1, 2 * (1 - seen / total))
+    """Warm-up, then constant, then linear to zero over the last phase."""
+    last = curriculum[-1].steps
+    left = sum(phase.steps for phase in curriculum) - step
+    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * min(1, left / last)
 
 
 def train(curriculum: tuple[Phase, ...], seed: int, checkpoint: Path, every: int = 250) -> Student:

@@ -1,0 +1,117 @@
+"""Metrics agree with scikit-learn, and intervals mean what they say."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, jaccard_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+
+from scclip_core.metrics import (
+    confusion_matrix,
+    interval,
+    iou_per_class,
+    mean_iou,
+    paired_interval,
+    pixel_accuracy,
+)
+
+
+def labels(seed: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, (9, 11))
+    guess = np.where(rng.random(truth.shape) < 0.5, truth, rng.integers(0, classes, truth.shape))
+    truth[rng.random(truth.shape) < 0.1] = 255
+    return torch.from_numpy(guess), torch.from_numpy(truth)
+
+
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 6))
+@settings(deadline=None, max_examples=40)
+def test_everything_agrees_with_scikit_learn(seed, classes):
+    guess, truth = labels(seed, classes)
+    matrix = confusion_matrix(guess, truth, classes)
+    kept = truth != 255
+    true, predicted = truth[kept].numpy(), guess[kept].numpy()
+    assert matrix.dtype == torch.int64
+    assert np.array_equal(matrix, sklearn_confusion(true, predicted, labels=range(classes)))
+    present = sorted(set(true) | set(predicted))
+    expected = jaccard_score(true, predicted, labels=present, average=None, zero_division=0)
+    np.testing.assert_allclose(iou_per_class(matrix.numpy())[present], expected)
+    np.testing.assert_allclose(mean_iou(matrix.numpy()), expected.mean())
+    np.testing.assert_allclose(pixel_accuracy(matrix.numpy()), accuracy_score(true, predicted))
+
+
+def test_a_class_that_occurs_nowhere_is_left_out_of_the_mean():
+    matrix = np.diag([3, 0, 5])
+    assert np.isnan(iou_per_class(matrix)[1])
+    assert mean_iou(matrix) == 1.0
+
+
+def test_a_class_predicted_but_never_true_counts_as_zero():
+    assert mean_iou(np.array([[4, 1], [0, 0]])) == pytest.approx((4 / 5 + 0) / 2)
+
+
+def test_ignored_pixels_count_nowhere():
+    truth = torch.full((4, 4), 255)
+    assert not confusion_matrix(torch.zeros_like(truth), truth, 3).any()
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth", "told"),
+    [
+        ([[0, 1]], [[0]], "prediction must have the shape of truth, .1, 1., got .1, 2."),
+        ([[0, 3]], [[0, 1]], r"prediction must be in 0\.\.2, got 0\.\.3"),
+        ([[0, 1]], [[0, -1]], r"truth must be in 0\.\.2, got -1\.\.0"),
+    ],
+)
+def test_bad_label_maps_are_refused(guess, truth, told):
+    with pytest.raises(ValueError, match=told):
+        confusion_matrix(torch.tensor(guess), torch.tensor(truth), 3)
+
+
+def share(counts: np.ndarray) -> np.ndarray:
+    return counts[..., 0] / counts[..., 1]
+
+
+def coins(n: int, chance: float, seed: int) -> np.ndarray:
+    right = np.random.default_rng(seed).random(n) < chance
+    return np.stack([right, np.ones_like(right)], 1).astype(np.int64)
+
+
+def test_the_interval_of_a_share_has_the_width_that_theory_gives():
+    value, low, high = interval(coins(400, 0.5, 0), share, draws=4000)
+    assert low < value < high
+    assert (high - low) == pytest.approx(2 * 1.96 * (value * (1 - value) / 400) ** 0.5, rel=0.1)
+
+
+def test_images_that_are_all_alike_have_an_interval_of_no_width():
+    value, low, high = interval(np.tile(np.array([[3, 1], [2, 4]]), (20, 1, 1)), mean_iou)
+    assert value == pytest.approx(low) == pytest.approx(high)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    data = coins(50, 0.7, 1)
+    assert interval(data, share, seed=3) == interval(data, share, seed=3) != interval(data, share, seed=4)
+
+
+def test_a_method_differs_from_itself_by_nothing():
+    data = coins(50, 0.7, 1)
+    assert paired_interval(data, data, share) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_sees_a_small_difference_that_single_intervals_do_not():
+    a = coins(300, 0.6, 0)
+    b = a.copy()
+    b[:12, 0] = 0  # b is wrong on a few images more, never on one less
+    difference, low, _ = paired_interval(a, b, share)
+    assert difference > 0
+    assert low > 0
+    assert interval(a, share)[1] < interval(b, share)[2]
+
+
+def test_methods_on_other_images_cannot_be_paired():
+    with pytest.raises(ValueError, match="a and b must come from the same images"):
+        paired_interval(coins(5, 0.5, 0), coins(6, 0.5, 0), share)
+    with pytest.raises(ValueError, match="at least one image"):
+        interval(np.zeros((0, 2)), share)

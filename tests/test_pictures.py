@@ -1,0 +1,136 @@
+"""Pictures of every kind become upright RGB, or one clear line says why not."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scclip_core.files import atomic_write
+from scclip_core.pictures import open_picture, to_tensor
+
+STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def pixel(image: Image.Image, at=(0, 0)) -> tuple[int, ...]:
+    return open_picture(image).getpixel(at)
+
+
+def test_grey_becomes_three_equal_channels():
+    assert pixel(Image.new("L", (4, 4), 77)) == (77, 77, 77)
+    assert pixel(Image.new("1", (4, 4), 1)) == (255, 255, 255)
+
+
+def test_transparency_lies_over_white():
+    assert pixel(Image.new("RGBA", (4, 4), (255, 0, 0, 0))) == (255, 255, 255)
+    assert pixel(Image.new("RGBA", (4, 4), (255, 0, 0, 255))) == (255, 0, 0)
+    assert pixel(Image.new("LA", (4, 4), (0, 0))) == (255, 255, 255)
+
+
+def test_16_bit_values_are_spread_to_8_bit_by_their_full_range(tmp_path):
+    for value, expected in ((0, 0), (200, 1), (65535, 255)):
+        Image.fromarray(np.full((4, 4), value, np.uint16)).save(tmp_path / "deep.png")
+        assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (expected,) * 3
+
+
+def test_palettes_and_cmyk_become_rgb():
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert pixel(palette) == (10, 20, 30)
+    assert open_picture(Image.new("CMYK", (2, 2))).mode == "RGB"
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image, exif = Image.new("RGB", (40, 20)), Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_picture(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def test_one_pixel_becomes_one_grid():
+    assert to_tensor(Image.new("RGB", (1, 1)), 64, 16, *STATISTICS).shape == (3, 64, 64)
+
+
+def test_a_wide_picture_keeps_its_aspect():
+    tensor = to_tensor(Image.new("RGB", (20_000, 1_000)), 64, 16, *STATISTICS)
+    assert tensor.shape == (3, 64, 1280)
+
+
+@pytest.mark.parametrize("size", [(100, 60), (60, 100), (223, 224), (17, 200)])
+def test_sides_are_multiples_of_the_patch_and_nothing_is_cropped(size):
+    tensor = to_tensor(Image.new("RGB", size), 96, 16, *STATISTICS)
+    height, width = tensor.shape[1:]
+    assert height % 16 == width % 16 == 0
+    assert min(height, width) == 96
+    assert abs(width / height / (size[0] / size[1]) - 1) <= 0.1
+
+
+def test_values_are_normalised(picture):
+    flat = to_tensor(Image.new("RGB", (32, 32), (255, 0, 128)), 32, 16, *STATISTICS)
+    assert torch.allclose(flat[:, 0, 0], torch.tensor([2.0, -2.0, (128 / 255 - 0.5) / 0.25]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("text.png", b"not a picture", "is not a picture that can be read"),
+        ("empty.jpg", b"", "is not a picture that can be read"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} {told}"):
+        open_picture(tmp_path / name)
+
+
+def test_a_truncated_picture_is_refused(tmp_path, picture):
+    for suffix in ("png", "jpg"):
+        file = tmp_path / f"half.{suffix}"
+        picture.save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(ValueError, match=f"half.{suffix} is not a picture that can be read"):
+            open_picture(file)
+
+
+def test_absurd_sizes_are_refused_before_decoding(tmp_path):
+    with pytest.raises(ValueError, match="its longer side may be at most 32 times the shorter"):
+        open_picture(Image.new("RGB", (2000, 10)))
+    with pytest.raises(ValueError, match=r"at most 400,000,000 can be read"):
+        open_picture(Image.new("1", (30_000, 20_000)))
+
+
+def test_missing_files_and_other_things_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.png does not exist"):
+        open_picture(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match="picture must be a PIL image or a path, got NoneType"):
+        open_picture(None)
+    with pytest.raises(ValueError, match="is not a picture that can be read"):
+        open_picture(tmp_path)
+
+
+@pytest.mark.parametrize("short_side", [0, 8, -16])
+def test_a_short_side_below_one_patch_is_refused(model, picture, short_side):
+    with pytest.raises(
+        ValueError, match=f"short_side must be at least one patch, 16 pixels, got {short_side}"
+    ):
+        model.preprocess(picture, short_side)
+
+
+def test_preprocess_gives_what_the_model_takes(model, picture):
+    tensor = model.preprocess(picture)
+    assert tensor.shape == (3, 128, 192)
+    assert tensor.dtype == model.dtype
+    model.check_images(tensor[None])
+
+
+def test_writing_leaves_nothing_behind_when_it_fails(tmp_path):
+    target = tmp_path / "result.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(target) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+    with atomic_write(target) as partial:
+        partial.write_text("new")
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]

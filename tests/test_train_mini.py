@@ -1,0 +1,106 @@
+"""Training the bundled model: captions are true, a killed run goes on exactly, the export loads."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from tqdm import tqdm
+
+from scclip_core import FrozenCLIP
+from scclip_core.curriculum import CURRICULUM, Batches, Phase, caption, phase_at
+from scclip_core.scenes import BACKGROUNDS, WORDS
+from scclip_core.train_mini import Student, learning_rate, normalise, sine_positions, train
+
+SHORT = (Phase(64, 4, 3, (1,), {1: (0.65, 1.05)}), Phase(112, 2, 3, (1, 2), {1: (0.5, 0.9), 2: (0.4, 0.6)}))
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return Batches(SHORT, seed=5, painted=2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_caption_says_the_words_it_names_and_only_true_ones(seed):
+    objects, background = ("dog", "ice cream", "apple"), "night"
+    text, named = caption(np.random.default_rng(seed), objects, background)
+    assert set(named) <= {*objects, background}
+    assert all(word in text for word in named)
+    assert not [w for w in (*objects, background) if w not in named and f" {w} " in f" {text} "]
+
+
+def test_truth_marks_the_captions_whose_words_are_in_the_scene(batches):
+    images, captions, truth = batches[0]
+    assert images.shape == (4, 3, 64, 64)
+    assert images.dtype == torch.uint8
+    assert truth.shape == (4, len(captions))
+    assert truth.any(0).all()  # every caption is true of the scene it was made for
+    assert truth.any(1).all()
+
+
+def test_a_step_is_the_same_whenever_it_is_made(batches):
+    first, again = batches[4], Batches(SHORT, seed=5, painted=2)[4]
+    assert torch.equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert not torch.equal(first[0], Batches(SHORT, seed=6, painted=2)[4][0])
+
+
+def test_phases_follow_each_other():
+    assert [phase_at(SHORT, s).side for s in range(6)] == [64] * 3 + [112] * 3
+    with pytest.raises(IndexError, match="ends before step 6"):
+        phase_at(SHORT, 6)
+    assert [phase.side for phase in CURRICULUM] == [64, 112, 224]
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    total = sum(phase.steps for phase in CURRICULUM)
+    rates = [learning_rate(CURRICULUM, step) for step in range(0, total + 1, 100)]
+    assert rates[0] < rates[4] == max(rates)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert sorted(rates[4:], reverse=True) == rates[4:]
+
+
+def test_in_a_late_reading_step_the_class_token_is_blind_before_the_last_block(batches):
+    student = Student()
+    images = normalise(batches[0][0])
+    late = next(s for s in range(40) if np.random.default_rng(s).random() < 0.7)
+    embedding, penalty = student.encode_image(images, np.random.default_rng(late))
+    assert embedding.shape == (4, 128)
+    assert torch.allclose(embedding.norm(dim=-1), torch.ones(4), atol=1e-5)
+    assert 0 <= float(penalty) <= 3
+
+
+def test_positions_are_unlike_each_other():
+    positions = sine_positions(14, 128)
+    assert positions.shape == (196, 128)
+    assert torch.unique(positions, dim=0).shape[0] == 196
+
+
+def test_every_word_is_in_the_vocabulary():
+    student = Student()
+    for word in (*WORDS, *BACKGROUNDS):
+        assert torch.isin(student.tokenizer(f"a photo of {word}"), student.vocabulary).all()
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_model(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    whole = train(SHORT, 5, tmp_path / "whole.pt", every=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tqdm, "write", stop)  # right after the first checkpoint
+        train(SHORT, 5, tmp_path / "cut.pt", every=2)
+    resumed = train(SHORT, 5, tmp_path / "cut.pt", every=2)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+    assert [point["step"] for point in resumed.curve] == [2, 4, 6]
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_the_export_loads_with_open_clip_and_embeds_as_the_student_does(tmp_path):
+    torch.manual_seed(0)
+    student = Student()
+    student.export(tmp_path)
+    model = FrozenCLIP(open_clip.create_model(f"local-dir:{tmp_path}"))
+    prompts = ["a photo of dog", "grass", "a photo of an ice cream"]
+    assert torch.allclose(model.encode_text(prompts), student.encode_text(prompts), atol=2e-2)
+    assert sum(f.stat().st_size for f in tmp_path.iterdir()) < 20e6
