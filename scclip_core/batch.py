@@ -14,7 +14,7 @@ from scclip_core.files import atomic_write
 from scclip_core.pictures import open_picture
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import overlay, palette, save_label_png
-from scclip_core.segmentation import label_map, sliding_logits
+from scclip_core.segmentation import check_windows, label_map, sliding_logits
 from scclip_core.text import Classes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -89,6 +89,10 @@ def segment_files(
 
     A file that cannot be read is left out and the rest go on. Returns {file: why} of those left out.
     """
+    patch = segmenter.model.patch_size
+    check_windows(patch, windows.window, windows.stride)
+    if windows.short_side is not None and windows.short_side < patch:
+        raise ValueError(f"short_side must be at least one patch, {patch} pixels, got {windows.short_side}")
     named, _ = segmenter.embed_classes(classes)
     words = [names[0] for names in named]
     colours = palette(len(words))

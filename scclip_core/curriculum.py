@@ -105,8 +105,9 @@ class Batches(Dataset):
 
 def phase_at(curriculum: tuple[Phase, ...], step: int) -> Phase:
     """The phase that a step belongs to."""
+    end = 0
     for phase in curriculum:
-        if step < phase.steps:
+        end += phase.steps
+        if step < end:
             return phase
-        step -= phase.steps
     raise IndexError(f"the curriculum ends before step {step}")

@@ -74,9 +74,8 @@ def interval(
     per_image: np.ndarray, statistic: Statistic, seed: int = 0, draws: int = 1000
 ) -> tuple[float, float, float]:
     """(value, low, high): the statistic over all images and its 95 % bootstrap interval over images."""
-    value = float(statistic(per_image.sum(0)))
     low, high = np.quantile(resample(per_image, statistic, seed, draws), (0.025, 0.975))
-    return value, float(low), float(high)
+    return float(statistic(per_image.sum(0))), float(low), float(high)
 
 
 def paired_interval(

@@ -16,6 +16,14 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, max(length - window, 0), stride), max(length - window, 0)]
 
 
+def check_windows(patch: int, window: int, stride: int) -> None:
+    """Raise ValueError unless `window` is a multiple of the patch, and `stride` in 1..window (all pixels)."""
+    if window < patch or window % patch:
+        raise ValueError(f"window must be a multiple of the patch, {patch}, got {window}")
+    if not 1 <= stride <= window:
+        raise ValueError(f"stride must be in 1..{window}, the window, got {stride}")
+
+
 @torch.no_grad()
 def sliding_logits(
     segmenter: SCCLIP, images: Tensor, text: Tensor, window: int = 224, stride: int = 112, batch: int = 16
@@ -28,11 +36,7 @@ def sliding_logits(
     Raises ValueError for a window that is no multiple of the patch, a stride outside 1..window, or an empty
     batch.
     """
-    patch = segmenter.model.patch_size
-    if window < patch or window % patch:
-        raise ValueError(f"window must be a multiple of the patch, {patch}, got {window}")
-    if not 1 <= stride <= window:
-        raise ValueError(f"stride must be in 1..{window}, the window, got {stride}")
+    check_windows(segmenter.model.patch_size, window, stride)
     if batch < 1:
         raise ValueError(f"batch must be at least 1 window, got {batch}")
     segmenter.model.check_images(images)

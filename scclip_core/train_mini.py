@@ -195,7 +195,7 @@ def train(curriculum: tuple[Phase, ...], seed: int, checkpoint: Path, every: int
         optimizer.load_state_dict(saved["optimizer"])
         step, curve = saved["step"], saved["curve"]
     else:
-        sample = normalise(torch.cat([batches[s][0] for s in range(4)]))
+        sample = normalise(torch.cat([batches[s][0] for s in range(min(4, curriculum[0].steps))]))
         student.clip.visual.conv1.weight.data = whitened_patches(sample, MODEL["vision_cfg"]["width"])
     total, began, recent = len(batches), time.monotonic(), []
     for images, captions, truth in tqdm(upcoming(batches, step), initial=step, total=total, mininterval=5):

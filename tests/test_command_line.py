@@ -29,7 +29,7 @@ def folder(tmp_path, picture):
 
 
 def segment(*arguments) -> int:
-    return command_line.main(["segment", *map(str, arguments), "--window", "128", "--stride", "64"])
+    return command_line.main(["segment", "--window", "128", "--stride", "64", *map(str, arguments)])
 
 
 def test_a_folder_of_pictures_gets_labels_and_summaries(folder, tmp_path, capsys):
@@ -105,18 +105,14 @@ def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path, capsys, monkeypatc
 
 
 def test_a_window_that_makes_no_sense_is_told(folder, tmp_path, capsys):
-    arguments = [
-        "segment",
-        str(folder),
-        "--classes",
-        "dog",
-        "--out",
-        str(tmp_path / "out"),
-        "--window",
-        "100",
-    ]
-    assert command_line.main(arguments) == 2
-    assert "window must be a multiple of the patch, 16, got 100" in capsys.readouterr().err
+    for option, value, told in (
+        ("--window", 100, "window must be a multiple of the patch, 16, got 100"),
+        ("--stride", 0, "stride must be in 1..128"),
+        ("--short-side", 7, "short_side must be at least one patch, 16 pixels, got 7"),
+    ):
+        assert segment(folder, "--classes", "dog", "--out", tmp_path / "out", option, value) == 2
+        assert told in capsys.readouterr().err
+        assert not list((tmp_path / "out").iterdir())
 
 
 def test_trace_prints_the_walk_and_saves_it(folder, tmp_path, capsys):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from scclip_core.files import atomic_write
 from scclip_core.pictures import open_picture, to_tensor
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -120,17 +119,3 @@ def test_preprocess_gives_what_the_model_takes(model, picture):
     assert tensor.shape == (3, 128, 192)
     assert tensor.dtype == model.dtype
     model.check_images(tensor[None])
-
-
-def test_writing_leaves_nothing_behind_when_it_fails(tmp_path):
-    target = tmp_path / "result.txt"
-    target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(target) as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-    with atomic_write(target) as partial:
-        partial.write_text("new")
-    assert target.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [target]
