@@ -78,7 +78,7 @@ def trace_table(model: FrozenCLIP) -> tuple[Figure, pd.DataFrame]:
         cellText=table.astype(str).values,
         colLabels=list(table),
         cellLoc="left",
-        colWidths=[0.06, 0.22, 0.2, 0.52],
+        colWidths=[0.06, 0.2, 0.17, 0.57],
         loc="center",
     )
     drawn.auto_set_font_size(False)

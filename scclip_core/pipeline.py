@@ -31,6 +31,7 @@ class Step:
 
 
 Record = Callable[[int, str, Tensor, str], None]
+AVERAGED = "tokens averaged with those they look like"
 
 
 class Trace(dict[str, Step]):
@@ -137,18 +138,31 @@ class SCCLIP(nn.Module):
         if cfg.first_aggregation or cfg.calibrated_attention:
             similarity = patch_similarity(middle)
             record(4, "similarity_mid_raw", similarity, f"cosine similarity at layer {cfg.pre_adjust_idx}")
-            if cfg.first_aggregation:
-                patches = self.aggregate(patches, similarity, 4, "mid", "aggregated_pre", record)  # stage 4
-            if cfg.calibrated_attention:
-                content = content_attention(similarity, cfg.content_gain)
-                record(5, "content_attention", content, "softmax of the centred similarity, negatives masked")
-        shallow = patch_similarity(layers[cfg.post_adjust_idx][:, 1:]) if cfg.second_aggregation else None
-        result = self.branch(cls, patches, content, shallow, "main", record)  # stages 5 and 6
+        if cfg.first_aggregation:  # stage 4
+            sparse = threshold_similarity(similarity, cfg.beta)
+            record(4, "similarity_mid", sparse, f"values below {cfg.beta} set to 0")
+            patches = adaptive_aggregate(patches, sparse)
+            record(4, "aggregated_pre", patches, AVERAGED)
+        if cfg.calibrated_attention:
+            content = content_attention(similarity, cfg.content_gain)
+            record(5, "content_attention", content, "softmax of the centred similarity, negatives masked")
+        result = self.attend(cls, patches, content, 5, "main", record)  # stage 5
+        if cfg.second_aggregation:  # stage 6
+            shallow = patch_similarity(layers[cfg.post_adjust_idx][:, 1:])
+            shallow = threshold_similarity(shallow, cfg.beta)
+            note = f"cosine similarity at layer {cfg.post_adjust_idx}, values below {cfg.beta} set to 0"
+            record(6, "similarity_shallow", shallow, note)
+            result = adaptive_aggregate(result, shallow)
+            record(6, "aggregated_post_main", result, AVERAGED)
         if cfg.fusion:  # stage 7
             fused = sum(layers[i] for i in range(cfg.multi_start_idx, cfg.multi_end_idx))
             note = f"sum of layers {cfg.multi_start_idx} to {cfg.multi_end_idx - 1}"
             record(7, "fused_layers", fused, note)
-            result = result + self.branch(fused[:, :1], fused[:, 1:], content, shallow, "aux", record)
+            aux = self.attend(fused[:, :1], fused[:, 1:], content, 7, "aux", record)
+            if cfg.second_aggregation:
+                aux = adaptive_aggregate(aux, shallow)
+                record(7, "aggregated_post_aux", aux, AVERAGED)
+            result = result + aux
             record(7, "fused", result, "main and auxiliary branch added")
         return self.project(result, grid, normalize, record)
 
@@ -159,7 +173,7 @@ class SCCLIP(nn.Module):
         if cfg.fusion:
             read |= set(range(cfg.multi_start_idx, cfg.multi_end_idx))
         tokens = self.model.embed(images)  # [B, 3, H, W] -> [B, L, C]
-        record(1, "embedded", tokens, "patch embedding, class token, positions, layer norm (seed: [L, B, C])")
+        record(1, "embedded", tokens, "patches, class token, positions, layer norm (seed: [L, B, C])")
         layers = {}
         for i, block in enumerate(self.model.blocks[:-1]):
             tokens = block(tokens)
@@ -194,44 +208,24 @@ class SCCLIP(nn.Module):
         record(4, "repaired_mid", middle, f"layer {cfg.pre_adjust_idx}, repaired at the same places")
         return patches, middle
 
-    def aggregate(
-        self, tokens: Tensor, similarity: Tensor, stage: int, layer: str, name: str, record: Record
+    def attend(
+        self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: int, branch: str, record: Record
     ) -> Tensor:
-        """Stages 4 and 6: each token averaged with those it looks like, [B, N, C] -> [B, N, C]."""
-        sparse = threshold_similarity(similarity, self.config.beta)
-        record(stage, f"similarity_{layer}", sparse, f"values below {self.config.beta} set to 0")
-        tokens = adaptive_aggregate(tokens, sparse)
-        record(stage, name, tokens, "tokens averaged with those they look like")
-        return tokens
+        """Stages 5 and 7: the last block's attention without residual and MLP, the class token added.
 
-    def branch(
-        self,
-        cls: Tensor,
-        patches: Tensor,
-        content: Tensor | None,
-        shallow: Tensor | None,
-        name: str,
-        record: Record,
-    ) -> Tensor:
-        """Stages 5 and 6 for the main or the auxiliary branch: the last block without residual and MLP, the
-        class token added, the second aggregation. cls [B, 1, C], patches [B, N, C] -> [B, N, C].
+        cls [B, 1, C], patches [B, N, C], content [B, N, N] or None for values alone -> [B, N, C].
         """
         cfg, last = self.config, self.model.blocks[-1]
-        stage = 5 if name == "main" else 7
         qkv = self.model.qkv(last, patches)  # [3, B, heads, N, d]
         if content is None:
             tokens = qkv[2].transpose(1, 2).flatten(2)  # every patch attends to itself: its values, [B, N, C]
         else:
             tokens = mixed_attention(qkv, content, cfg.self_attention, cfg.mix)
         tokens = last.ls_1(last.attn.out_proj(tokens))
-        record(stage, f"attention_{name}", tokens, "the last block's attention, no residual, no MLP")
+        record(stage, f"attention_{branch}", tokens, "the last block's attention, no residual, no MLP")
         if cfg.class_residual:
             tokens = tokens + cfg.res_cls * cls
-            record(stage, f"residual_{name}", tokens, f"plus {cfg.res_cls} of the class token")
-        if shallow is not None:
-            tokens = self.aggregate(
-                tokens, shallow, max(stage, 6), "shallow", f"aggregated_post_{name}", record
-            )
+            record(stage, f"residual_{branch}", tokens, f"plus {cfg.res_cls} of the class token")
         return tokens
 
     def project(self, tokens: Tensor, grid: tuple[int, int], normalize: bool, record: Record) -> Tensor:

@@ -80,7 +80,7 @@ def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[s
 
     A row is {"image": uint8 [H, W, 3], "captions": {column: text}, "maps": {column: labels [H, W]}}; the
     first column is the truth. Colours are given anew in each row: to the true words first, then to the words
-    most often predicted, at most ten; the rest is grey.
+    most often predicted, seven in all, which colour-blind readers can tell apart; the rest is grey.
     """
     figure, axes = plt.subplots(
         len(rows), len(columns) + 2, figsize=(2.6 * (len(columns) + 2), 2.75 * len(rows)), squeeze=False
@@ -89,7 +89,7 @@ def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[s
         true = [int(i) for i in np.unique(row["maps"][columns[0]])]
         counts = np.bincount(np.concatenate([m.ravel() for m in row["maps"].values()]), minlength=len(words))
         guessed = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and i not in true]
-        named = (true + guessed)[:10]
+        named = (true + guessed)[:7]
         colours = np.tile(np.asarray(OTHER, np.uint8), (len(words), 1))
         colours[named] = palette(len(named))
         line[0].imshow(row["image"])
@@ -99,6 +99,8 @@ def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[s
         handles = [
             Patch(color=colours[i] / 255, label=words[i] + ("" if i in true else " (wrong)")) for i in named
         ]
+        if len(true + guessed) > len(named):
+            handles.append(Patch(color=np.asarray(OTHER) / 255, label="other words (wrong)"))
         line[-1].legend(handles=handles, loc="center left", frameon=False, fontsize=11, borderaxespad=0)
         line[-1].axis("off")
         for axis in line[:-1]:
