@@ -3,6 +3,8 @@
 import difflib
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
@@ -16,6 +18,9 @@ from torch import Tensor, nn
 
 from scclip_core.files import DATA
 from scclip_core.pictures import Picture, to_tensor
+
+# what reading a file that holds no weights may raise
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, LookupError, TypeError)
 
 
 class FrozenCLIP(nn.Module):
@@ -202,14 +207,21 @@ def load_mini(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.floa
     return FrozenCLIP(clip, "mini").to(device, dtype)
 
 
-def _untrained(name: str, quick_gelu: bool = False) -> CLIP:
-    """The architecture alone, without open_clip's warning that it has no weights yet."""
+@contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Keep log messages up to `level` back: what they say is said here, in one message."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(level)
     try:
-        return open_clip.create_model(name, load_weights=False, force_quick_gelu=quick_gelu)
+        yield
     finally:
         logging.disable(before)
+
+
+def _untrained(name: str, quick_gelu: bool = False) -> CLIP:
+    """The architecture alone, without open_clip's warning that it has no weights yet."""
+    with _quiet(logging.WARNING):
+        return open_clip.create_model(name, load_weights=False, force_quick_gelu=quick_gelu)
 
 
 def _check_architecture(name: str) -> None:
@@ -237,7 +249,8 @@ def _check_architecture(name: str) -> None:
 def _download(name: str, tag: str) -> CLIP:
     quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
     try:
-        return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick)
+        with _quiet(logging.ERROR):
+            return open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick)
     except (OSError, RuntimeError) as error:
         hint = " (keep openai in its name, for QuickGELU)" if quick else ""
         raise RuntimeError(
@@ -251,16 +264,7 @@ def _load_file(clip: CLIP, file: Path, name: str) -> None:
     """Load a local weights file, nothing in it executed; ValueError unless it fits the model exactly."""
     try:
         state = load_state_dict(str(file), weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (*UNREADABLE, ValueError, EOFError) as error:
         raise ValueError(
             f"pretrained must be a file of plain tensors, {file} cannot be read as one ({_first(error)})"
         ) from error
