@@ -20,6 +20,9 @@ IMAGENET_TEMPLATES = tuple(template("{}") for template in open_clip.OPENAI_IMAGE
 class Phase:
     """A part of the curriculum: scenes of `side` pixels, `batch` of them a step, with these numbers of
     objects.
+
+    `rate` is the learning rate; with `decays` it falls linearly to zero over the phase. `residual` is the
+    range of the factor on the class-token residual into the last block, in the steps that scale it.
     """
 
     side: int
@@ -27,12 +30,16 @@ class Phase:
     steps: int
     counts: tuple[int, ...]
     sizes: dict[int, tuple[float, float]]
+    rate: float = 1e-3
+    decays: bool = False
+    residual: tuple[float, float] = (0.3, 1.0)
 
 
 CURRICULUM = (
     Phase(64, 64, 3600, (1,), {1: (0.65, 1.05)}),
     Phase(112, 48, 4600, (1, 2, 3), {1: (0.50, 0.95), 2: (0.42, 0.62), 3: (0.38, 0.50)}),
-    Phase(224, 24, 2200, (1, 2, 3, 4), SIZES),
+    Phase(224, 24, 2200, (1, 2, 3, 4), SIZES, decays=True),
+    Phase(224, 24, 2600, (1, 2, 3, 4), SIZES, rate=8e-4, decays=True, residual=(0.0, 0.6)),
 )
 
 
@@ -105,9 +112,26 @@ class Batches(Dataset):
 
 def phase_at(curriculum: tuple[Phase, ...], step: int) -> Phase:
     """The phase that a step belongs to."""
+    return _locate(curriculum, step)[0]
+
+
+def learning_rate(curriculum: tuple[Phase, ...], step: int, warm_up: int) -> float:
+    """Linear over the first `warm_up` steps of all, then as the phase says."""
+    phase, left = _locate(curriculum, step)
+    return phase.rate * min(1, (step + 1) / warm_up) * (left / phase.steps if phase.decays else 1)
+
+
+def ends_decay(curriculum: tuple[Phase, ...], step: int) -> bool:
+    """Whether a step is the last of a phase whose learning rate falls to zero."""
+    phase, left = _locate(curriculum, step)
+    return phase.decays and left == 1
+
+
+def _locate(curriculum: tuple[Phase, ...], step: int) -> tuple[Phase, int]:
+    """The phase of a step, and the steps left in it, this one included."""
     end = 0
     for phase in curriculum:
         end += phase.steps
         if step < end:
-            return phase
+            return phase, end - step
     raise IndexError(f"the curriculum ends before step {step}")

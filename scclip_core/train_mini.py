@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from scclip_core.curriculum import CURRICULUM, IMAGENET_TEMPLATES, PATCH, Batches, Phase
+from scclip_core.curriculum import (
+    CURRICULUM,
+    IMAGENET_TEMPLATES,
+    PATCH,
+    Batches,
+    Phase,
+    ends_decay,
+    learning_rate,
+    phase_at,
+)
 from scclip_core.files import DATA, atomic_write
 from scclip_core.scenes import TRAIN, WORDS
 
@@ -35,7 +44,7 @@ MODEL = {
 GRID = 14  # rows and columns of patches at 224 pixels
 PENALISED = (3, 8, 10)  # block outputs whose common direction is penalised
 LATE, SKIP_MLP, SCALE_RESIDUAL, DROP_BLOCK = 0.7, 0.5, 0.5, 0.1  # how often each training-time change is made
-PENALTY, LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 0.5, 1e-3, 300, 0.1
+PENALTY, WARM_UP, WEIGHT_DECAY = 0.5, 300, 0.1
 
 
 class Student(nn.Module):
@@ -66,14 +75,17 @@ class Student(nn.Module):
         x = clip.ln_final(x)[torch.arange(len(x)), end] @ clip.text_projection
         return F.normalize(x, dim=-1)
 
-    def encode_image(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def encode_image(
+        self, images: Tensor, rng: np.random.Generator, residual: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
         """Unit image embeddings [B, D] of normalised images, and the penalty on the patches' common
         direction.
 
-        The coin tosses of the training-time changes are taken from `rng`, the same for the whole batch.
+        The coin tosses of the training-time changes are taken from `rng`, the same for the whole batch; where
+        the class-token residual is scaled, the factor is drawn from the range `residual`.
         """
         late, skip_mlp = rng.random() < LATE, rng.random() < SKIP_MLP
-        scale = rng.uniform(0.3, 1) if rng.random() < SCALE_RESIDUAL else 1.0
+        scale = rng.uniform(*residual) if rng.random() < SCALE_RESIDUAL else 1.0
         dropped = rng.random(12) < DROP_BLOCK
         visual = self.clip.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, 3, S, S] -> [B, N, C]
@@ -100,9 +112,16 @@ class Student(nn.Module):
             token = token + last.mlp(last.ln_2(token))
         return F.normalize(visual.ln_post(token[:, 0]) @ visual.proj, dim=-1), penalty
 
-    def loss(self, images: Tensor, captions: list[str], truth: Tensor, rng: np.random.Generator) -> Tensor:
+    def loss(
+        self,
+        images: Tensor,
+        captions: list[str],
+        truth: Tensor,
+        rng: np.random.Generator,
+        residual: tuple[float, float],
+    ) -> Tensor:
         """Contrastive loss in both directions; every caption that is true of an image is a positive of it."""
-        image, penalty = self.encode_image(images, rng)
+        image, penalty = self.encode_image(images, rng, residual)
         logits = self.clip.logit_scale.exp().clamp(max=100) * image @ self.encode_text(captions).T  # [B, T]
         target = truth.float()
         by_image = F.cross_entropy(logits, target / target.sum(1, keepdim=True))
@@ -172,41 +191,41 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def learning_rate(curriculum: tuple[Phase, ...], step: int) -> float:
-    """Warm-up, then constant, then linear to zero over the last phase."""
-    last = curriculum[-1].steps
-    left = sum(phase.steps for phase in curriculum) - step
-    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * min(1, left / last)
-
-
 def train(curriculum: tuple[Phase, ...], seed: int, checkpoint: Path, every: int = 250) -> Student:
-    """Train from the checkpoint if there is one, else from the start; returns the trained model."""
+    """Train from the checkpoint if there is one, else from the start.
+
+    Returns the trained model: the mean of its weights at the ends of the phases whose learning rate falls to
+    zero (Izmailov et al. 2018, stochastic weight averaging).
+    """
     torch.manual_seed(seed)
     batches = Batches(curriculum, seed)
     student = Student()
     decayed = [p for p in student.parameters() if p.ndim > 1]
     plain = [p for p in student.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, betas=(0.9, 0.98), fused=True)
-    step, curve = 0, []
+    optimizer = torch.optim.AdamW(groups, curriculum[0].rate, betas=(0.9, 0.98), fused=True)
+    step, curve, ends = 0, [], []
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         student.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        step, curve = saved["step"], saved["curve"]
+        step, curve, ends = saved["step"], saved["curve"], saved["ends"]
     else:
         sample = normalise(torch.cat([batches[s][0] for s in range(min(4, curriculum[0].steps))]))
         student.clip.visual.conv1.weight.data = whitened_patches(sample, MODEL["vision_cfg"]["width"])
     total, began, recent = len(batches), time.monotonic(), []
     for images, captions, truth in tqdm(upcoming(batches, step), initial=step, total=total, mininterval=5):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(curriculum, step)
-        loss = student.loss(normalise(images), captions, truth, np.random.default_rng((TRAIN, seed, step, 1)))
+            group["lr"] = learning_rate(curriculum, step, WARM_UP)
+        rng = np.random.default_rng((TRAIN, seed, step, 1))
+        loss = student.loss(normalise(images), captions, truth, rng, phase_at(curriculum, step).residual)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         recent.append(loss.item())
+        if ends_decay(curriculum, step):
+            ends.append({name: tensor.clone() for name, tensor in student.state_dict().items()})
         step += 1
         if step % every == 0 or step == total:
             hours = (time.monotonic() - began) / 3600
@@ -217,10 +236,12 @@ def train(curriculum: tuple[Phase, ...], seed: int, checkpoint: Path, every: int
                 "optimizer": optimizer.state_dict(),
                 "step": step,
                 "curve": curve,
+                "ends": ends,
             }
             with atomic_write(checkpoint) as path:
                 torch.save(saved, path)
             tqdm.write(f"step {step}  loss {curve[-1]['loss']:.3f}  side {images.shape[-1]}")
+    student.load_state_dict({name: torch.stack([end[name] for end in ends]).mean(0) for name in ends[0]})
     student.curve = curve
     return student
 

@@ -7,11 +7,14 @@ import torch
 from tqdm import tqdm
 
 from scclip_core import FrozenCLIP
-from scclip_core.curriculum import CURRICULUM, Batches, Phase, caption, phase_at
+from scclip_core.curriculum import CURRICULUM, Batches, Phase, caption, learning_rate, phase_at
 from scclip_core.scenes import BACKGROUNDS, WORDS
-from scclip_core.train_mini import Student, learning_rate, normalise, sine_positions, train
+from scclip_core.train_mini import Student, normalise, sine_positions, train
 
-SHORT = (Phase(64, 4, 3, (1,), {1: (0.65, 1.05)}), Phase(112, 2, 3, (1, 2), {1: (0.5, 0.9), 2: (0.4, 0.6)}))
+SHORT = (
+    Phase(64, 4, 3, (1,), {1: (0.65, 1.05)}, decays=True),
+    Phase(112, 2, 3, (1, 2), {1: (0.5, 0.9), 2: (0.4, 0.6)}, decays=True),
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +51,32 @@ def test_phases_follow_each_other():
     assert [phase_at(SHORT, s).side for s in range(6)] == [64] * 3 + [112] * 3
     with pytest.raises(IndexError, match="ends before step 6"):
         phase_at(SHORT, 6)
-    assert [phase.side for phase in CURRICULUM] == [64, 112, 224]
+    assert [phase.side for phase in CURRICULUM] == [64, 112, 224, 224]
+    assert CURRICULUM[-1].decays
 
 
-def test_the_learning_rate_warms_up_and_ends_at_zero():
-    total = sum(phase.steps for phase in CURRICULUM)
-    rates = [learning_rate(CURRICULUM, step) for step in range(0, total + 1, 100)]
-    assert rates[0] < rates[4] == max(rates)
-    assert rates[-1] == pytest.approx(0, abs=1e-9)
-    assert sorted(rates[4:], reverse=True) == rates[4:]
+def test_the_learning_rate_warms_up_and_falls_to_zero_in_each_phase_that_says_so():
+    phases = (Phase(64, 4, 10, (1,), {}), Phase(64, 4, 5, (1,), {}, rate=5e-4, decays=True))
+    rates = [learning_rate(phases, step, warm_up=4) for step in range(15)]
+    assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+    assert rates[4:10] == pytest.approx([1e-3] * 6)
+    assert rates[10:] == pytest.approx([5e-4, 4e-4, 3e-4, 2e-4, 1e-4])
+
+
+def test_the_trained_model_is_the_mean_of_the_ends_of_the_phases_that_decay(tmp_path):
+    trained = train(SHORT, 5, tmp_path / "run.pt", every=2)
+    ends = torch.load(tmp_path / "run.pt", weights_only=True)["ends"]
+    assert len(ends) == 2
+    for name, tensor in trained.state_dict().items():
+        assert torch.allclose(tensor, (ends[0][name] + ends[1][name]) / 2), name
+    assert not torch.equal(ends[0]["clip.logit_scale"], ends[1]["clip.logit_scale"])
 
 
 def test_in_a_late_reading_step_the_class_token_is_blind_before_the_last_block(batches):
     student = Student()
     images = normalise(batches[0][0])
     late = next(s for s in range(40) if np.random.default_rng(s).random() < 0.7)
-    embedding, penalty = student.encode_image(images, np.random.default_rng(late))
+    embedding, penalty = student.encode_image(images, np.random.default_rng(late), (0.3, 1.0))
     assert embedding.shape == (4, 128)
     assert torch.allclose(embedding.norm(dim=-1), torch.ones(4), atol=1e-5)
     assert 0 <= penalty.item() <= 3
