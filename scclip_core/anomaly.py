@@ -45,7 +45,7 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
         raise ValueError(f"k must be at least 1 and less than the {points.shape[1]} points of a set, got {k}")
     if variant not in ("standard", "published"):
         raise ValueError(f"variant must be standard or published, got {variant!r}")
-    if not torch.compiler.is_compiling() and not torch.isfinite(points).all():
+    if not (torch.compiler.is_compiling() or points.is_meta) and not torch.isfinite(points).all():
         raise ValueError("points must be finite, got NaN or infinity")
     points = points if points.dtype == torch.float64 else points.float()
     distances = pairwise_distances(points)

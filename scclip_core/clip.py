@@ -182,11 +182,11 @@ def load_clip(
         raise ValueError(f"pretrained must be given for {name}: {allowed}")
     file = Path(pretrained)
     if pretrained == "random":
-        clip = _untrained(name)
+        clip = untrained(name)
     elif str(pretrained) in tags:
         clip = _download(name, str(pretrained))
     elif file.is_file():
-        clip = _untrained(name, quick_gelu="openai" in file.name.lower())
+        clip = untrained(name, quick_gelu="openai" in file.name.lower())
         _load_file(clip, file, name)
     else:
         raise ValueError(f"pretrained must be {allowed}, got {str(pretrained)!r}")
@@ -202,7 +202,7 @@ def load_mini(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.floa
         raise RuntimeError(
             f"the bundled model is missing: {weights} (run from a full checkout of the repository)"
         )
-    clip = _untrained(f"local-dir:{folder}")
+    clip = untrained(f"local-dir:{folder}")
     _load_file(clip, weights, "mini")
     return FrozenCLIP(clip, "mini").to(device, dtype)
 
@@ -218,10 +218,10 @@ def _quiet(level: int) -> Iterator[None]:
         logging.disable(before)
 
 
-def _untrained(name: str, quick_gelu: bool = False) -> CLIP:
+def untrained(name: str, quick_gelu: bool = False, device: str = "cpu") -> CLIP:
     """The architecture alone, without open_clip's warning that it has no weights yet."""
     with _quiet(logging.WARNING):
-        return open_clip.create_model(name, load_weights=False, force_quick_gelu=quick_gelu)
+        return open_clip.create_model(name, load_weights=False, force_quick_gelu=quick_gelu, device=device)
 
 
 def _check_architecture(name: str) -> None:

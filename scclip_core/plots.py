@@ -61,6 +61,11 @@ def save_label_png(labels: np.ndarray, colours: np.ndarray, path: Path) -> None:
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path) -> None:
     """Write `name.png` and the numbers it shows, `name.csv`, into `folder`, and close the figure."""
     save_table(table, name, folder)
+    save_png(figure, name, folder)
+
+
+def save_png(figure: Figure, name: str, folder: Path) -> None:
+    """Write `name.png` into `folder`, and close the figure."""
     with atomic_write(folder / f"{name}.png") as path:
         figure.savefig(path, format="png", metadata={"Software": None})
     plt.close(figure)

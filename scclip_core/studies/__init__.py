@@ -1,0 +1,79 @@
+"""What the notebooks measure and draw, one module a chapter.
+
+Each measurement returns a table; each figure is drawn from a table alone, so that its CSV is all that is
+needed to draw it again. `keep` is the one way by which a chapter stores and shows a figure.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scclip_core.files import DATA
+from scclip_core.plots import save_png, save_table, set_theme
+
+FIGURES = DATA.parent / "figures"  # the stored figures, and the numbers they show
+Draw = Callable[[pd.DataFrame], Figure]
+DRAWN: dict[str, Draw] = {}  # how each figure of the chapters is drawn from its table
+
+
+def figure(name: str) -> Callable[[Draw], Draw]:
+    """Register a function as what draws the figure `name` from its table."""
+
+    def register(draw: Draw) -> Draw:
+        DRAWN[name] = draw
+        return draw
+
+    return register
+
+
+def fast() -> bool:
+    """Whether chapters take few scenes and leave the stored figures alone (SCCLIP_FAST=1), as tests do."""
+    return os.environ.get("SCCLIP_FAST") == "1"
+
+
+def scenes(full: int) -> int:
+    """How many scenes to take: `full`, or 4 in fast mode."""
+    return 4 if fast() else full
+
+
+@cache
+def output() -> Path:
+    """The folder that this run writes to: `figures/`, or a temporary one in fast mode."""
+    return Path(tempfile.mkdtemp(prefix="scclip-")) if fast() else FIGURES
+
+
+def keep(name: str, table: pd.DataFrame) -> Figure:
+    """Store a figure and its numbers, `name.png` and `name.csv`, and return the figure for the notebook.
+
+    It is drawn from the CSV as written, not from the table given, so that `redraw` makes the same picture.
+    """
+    save_table(table, name, output())
+    return redraw(name, output())
+
+
+def redraw(name: str, folder: Path) -> Figure:
+    """Draw the figure `name` from `name.csv` in `folder` and write `name.png` beside it.
+
+    Raises ValueError for a figure that no chapter draws, FileNotFoundError where the numbers are missing.
+    """
+    if name not in DRAWN:
+        raise ValueError(f"name must be one of {', '.join(sorted(DRAWN))}, got {name!r}")
+    set_theme()
+    drawn = DRAWN[name](pd.read_csv(folder / f"{name}.csv"))
+    save_png(drawn, name, folder)
+    return drawn
+
+
+def stored(name: str) -> pd.DataFrame:
+    """The stored numbers `figures/name.csv`: how chapters read what others, or `bench`, have measured."""
+    path = FIGURES / f"{name}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"figures/{name}.csv is missing: run `make notebooks` (or `make bench`) first"
+        )
+    return pd.read_csv(path)
