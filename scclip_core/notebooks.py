@@ -46,7 +46,6 @@ def execute(path: Path, threads: int) -> NotebookNode:
         timeout=1200,
         kernel_name="python3",
         record_timing=False,
-        store_widget_state=False,
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
     client.execute(env=os.environ | env)
@@ -121,7 +120,8 @@ def build_site(folder: Path) -> None:
     body = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>SC-CLIP, chapter by chapter</title>'
         "<style>body{font:18px/1.6 sans-serif;max-width:42em;margin:3em auto;padding:0 1em}</style>"
-        f"<h1>SC-CLIP, chapter by chapter</h1><ol style='list-style:none;padding:0'>{''.join(rows)}</ol></html>\n"
+        "<h1>SC-CLIP, chapter by chapter</h1>"
+        f"<ul style='list-style:none;padding:0'>{''.join(rows)}</ul></html>\n"
     )
     with atomic_write(folder / "index.html") as partial:
         partial.write_text(body, encoding="utf-8")
