@@ -6,11 +6,14 @@ PIP_ARGS ?=
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
-.PHONY: help env figures test lint clean
+.PHONY: help env figures test lint notebooks site bench clean
 
 help:
 	@echo "make figures   segment a gallery of scenes with the bundled model, offline; writes figures/"
 	@echo "make test      lint and tests"
+	@echo "make notebooks run all chapters and store their outputs, figures and numbers"
+	@echo "make site      the chapters as HTML pages in _site/, to read without Jupyter or a network"
+	@echo "make bench     take all times anew (figures/bench.csv, 07_*.csv)"
 	@echo "make env       only the environment, in $(VENV) (PYTHON=..., PIP_ARGS=... for pip)"
 	@echo "make clean     remove the environment and caches"
 
@@ -26,6 +29,16 @@ $(STAMP): pyproject.toml
 figures: $(STAMP)
 	$(RUN) -m scclip_core figures $(if $(QUICK),--quick)
 
+notebooks: $(STAMP)
+	$(RUN) -m scclip_core.notebooks
+
+site: $(STAMP)
+	$(RUN) -m scclip_core.notebooks --site _site
+
+bench: $(STAMP)
+	$(RUN) -m scclip_core bench
+	$(RUN) -m scclip_core.studies.timing
+
 lint: $(STAMP)
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -34,4 +47,4 @@ test: lint
 	$(RUN) -m pytest -n 2
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info _site
