@@ -3,10 +3,10 @@
 What is timed is stored by `make bench` and read by the chapter, since no two runs take the same time.
 """
 
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,9 @@ def profile_stages(model: FrozenCLIP, batch: int, repeats: int = 10) -> pd.DataF
 
 
 def peak_memory(name: str, sides: tuple[int, ...] = (224, 448, 1024)) -> pd.DataFrame:
-    """Peak memory of one run above that of the loaded model, MiB, each in a process of its own."""
+    """Peak memory of one run above that of the loaded model, MiB, each in a process of its own
+    (Linux).
+    """
     rows = []
     for side in tqdm(sides, desc=f"memory, {name}"):
         for what in WHAT[:2]:
@@ -147,9 +149,16 @@ def _one_run(name: str, side: int, what: str) -> None:
     config = SCCLIPConfig.vanilla() if what == WHAT[0] else SCCLIPConfig.for_depth(model.depth)
     segmenter = SCCLIP(model, config)
     segmenter.features(torch.zeros(1, 3, 64, 64))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _peak()
     segmenter.features(torch.zeros(1, 3, side, side))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((_peak() - before) / 1024)
+
+
+def _peak() -> int:
+    """Peak resident memory of this process so far, KiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 @figure("07_ratio")
