@@ -170,9 +170,11 @@ def run_info(args: argparse.Namespace) -> int:
 def run_figures(args: argparse.Namespace) -> int:
     from scclip_core.batch import check_output
     from scclip_core.figures import make_figures
+    from scclip_core.studies import redraw_all
 
     check_output(args.out)
     make_figures(args.out, args.quick)
+    redraw_all(args.out)
     print(f"figures and their numbers are in {args.out}")
     return 0
 

@@ -13,8 +13,11 @@ def patch_similarity(tokens: Tensor) -> Tensor:
 
 
 def threshold_similarity(similarity: Tensor, beta: float) -> Tensor:
-    """Similarities below `beta` set to 0, [B, N, N] -> [B, N, N] (seed 4.2)."""
-    return similarity.masked_fill(similarity < beta, 0)
+    """Similarities below `beta` set to 0, [B, N, N] -> [B, N, N] (seed 4.2).
+
+    A token's similarity with itself may fall short of 1 by rounding, so a `beta` of 1 is read as 1 - 1e-6.
+    """
+    return similarity.masked_fill(similarity < min(beta, 1 - 1e-6), 0)
 
 
 def adaptive_aggregate(tokens: Tensor, similarity: Tensor) -> Tensor:

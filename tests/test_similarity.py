@@ -62,3 +62,10 @@ def test_aggregation_follows_a_permutation_of_the_tokens():
     similarity = threshold_similarity(patch_similarity(TOKENS), 0.2)
     permuted = adaptive_aggregate(TOKENS[:, order], similarity[:, order][:, :, order])
     assert torch.allclose(permuted, adaptive_aggregate(TOKENS, similarity)[:, order], atol=1e-6)
+
+
+def test_beta_one_keeps_every_token_as_it_is_in_spite_of_rounding():
+    tokens = torch.randn(1, 196, 128, generator=torch.Generator().manual_seed(0))
+    alone = threshold_similarity(patch_similarity(tokens), 1.0)
+    assert torch.equal(alone != 0, torch.eye(196, dtype=torch.bool)[None])
+    assert torch.allclose(adaptive_aggregate(tokens, alone), tokens, atol=1e-4)

@@ -41,7 +41,7 @@ def test_planting_changes_ten_patches_and_no_other_pixel(source):
 
 
 def test_an_unknown_source_of_anomalies_is_refused():
-    with pytest.raises(ValueError, match="source must be one of border, occlusion.* got 'rain'"):
+    with pytest.raises(ValueError, match=r"source must be one of border, occlusion.* got 'rain'"):
         outliers.plant(shapes.the_scene(), "rain", np.random.default_rng(0))
 
 
@@ -155,7 +155,7 @@ def test_a_gain_is_judged_by_its_interval(low, high, verdict):
 
 
 def test_a_rule_that_finds_no_row_says_so():
-    with pytest.raises(ValueError, match="exactly one row must match .*repair.*, got 0"):
+    with pytest.raises(ValueError, match=r"exactly one row must match .*repair.*, got 0"):
         verdicts.gain("repair")(pd.DataFrame({"measure": [], "way": [], "module": []}))
 
 
@@ -168,5 +168,5 @@ def test_every_figure_is_drawn_again_from_its_numbers_alone(tmp_path):
 
 
 def test_an_unknown_figure_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="name must be one of .*02_plane.* got '99_none'"):
+    with pytest.raises(ValueError, match=r"name must be one of .*02_plane.* got '99_none'"):
         studies.redraw("99_none", tmp_path)

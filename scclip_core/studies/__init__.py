@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from scclip_core.files import DATA
 from scclip_core.plots import save_png, save_table, set_theme
 
 FIGURES = DATA.parent / "figures"  # the stored figures, and the numbers they show
+CHAPTERS = ("shapes", "outliers", "similarity", "attention", "ablation", "segmentation", "timing")
 Draw = Callable[[pd.DataFrame], Figure]
 DRAWN: dict[str, Draw] = {}  # how each figure of the chapters is drawn from its table
 
@@ -67,6 +69,15 @@ def redraw(name: str, folder: Path) -> Figure:
     drawn = DRAWN[name](pd.read_csv(folder / f"{name}.csv"))
     save_png(drawn, name, folder)
     return drawn
+
+
+def redraw_all(folder: Path) -> None:
+    """Draw again every figure of the chapters whose numbers lie in `folder`."""
+    for chapter in CHAPTERS:
+        import_module(f"scclip_core.studies.{chapter}")
+    for name in sorted(DRAWN):
+        if (folder / f"{name}.csv").is_file():
+            redraw(name, folder)
 
 
 def stored(name: str) -> pd.DataFrame:
