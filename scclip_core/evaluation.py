@@ -5,7 +5,6 @@ methods.
 import hashlib
 import json
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SEED_TEMPLATE, SCCLIPConfig
+from scclip_core.config import SEED_TEMPLATE
 from scclip_core.files import DATA, atomic_write
+from scclip_core.methods import PRESETS
 from scclip_core.metrics import confusion_matrix, interval, mean_iou, paired_interval, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import save_table
 from scclip_core.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_core.text import embed_names
-
-METHODS: dict[str, Callable[[], SCCLIPConfig]] = {
-    "vanilla": SCCLIPConfig.vanilla,
-    "maskclip": SCCLIPConfig.maskclip,
-    "seed": SCCLIPConfig,
-    "reference": SCCLIPConfig.reference,
-}
 
 
 def stack_images(model: FrozenCLIP, scenes: list[Scene]) -> Tensor:
@@ -84,7 +77,7 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 scenes, got {count}")
-    methods = {name: SCCLIP(model, make()) for name, make in METHODS.items()}
+    methods = {name: SCCLIP(model, make()) for name, make in PRESETS.items()}
     rows = []
     for style in STYLES:
         right = zero_shot(model, style, count, seed, split)

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from scclip_core.clip import FrozenCLIP, load_clip
 from scclip_core.config import SCCLIPConfig
 from scclip_core.curriculum import CURRICULUM, phase_at
-from scclip_core.evaluation import METHODS, evaluate_mini, save_evaluation, stack_images
+from scclip_core.evaluation import evaluate_mini, save_evaluation, stack_images
 from scclip_core.files import DATA
+from scclip_core.methods import PRESETS
 from scclip_core.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery, save_figure, set_theme
@@ -46,7 +47,7 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
     """Scenes in the training styles and in the style never seen: picture, truth, and the label map of each
     method.
     """
-    methods = {name: SCCLIP(model, make()) for name, make in METHODS.items()}
+    methods = {name: SCCLIP(model, make()) for name, make in PRESETS.items()}
     rows, numbers = [], []
     for style in STYLES:
         for index in range(per_style):
@@ -118,7 +119,7 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
             spread = 100 * rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
             axis.bar(place, 100 * rows["value"], 0.34, yerr=spread, capsize=4, label=f"{style} style")
         axis.set_xticks(
-            range(len(METHODS)), [TITLES[name].replace(" (", "\n(") for name in rows["method"]], fontsize=11
+            range(len(PRESETS)), [TITLES[name].replace(" (", "\n(") for name in rows["method"]], fontsize=11
         )
         axis.set_ylabel(f"{measure} (%)")
     axes[0].legend(frameon=False)

@@ -17,8 +17,8 @@ def cells(path, kind):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_there_are_eight_chapters_in_the_order_of_their_numbers():
-    assert [int(stem[:2]) for stem in STEMS] == list(range(1, 9))
+def test_there_are_nine_chapters_in_the_order_of_their_numbers():
+    assert [int(stem[:2]) for stem in STEMS] == list(range(1, 10))
 
 
 def test_every_chapter_runs_in_fast_mode(monkeypatch):

@@ -18,7 +18,7 @@ from scclip_core.files import DATA
 from scclip_core.plots import save_png, save_table, set_theme
 
 FIGURES = DATA.parent / "figures"  # the stored figures, and the numbers they show
-CHAPTERS = ("shapes", "outliers", "similarity", "attention", "ablation", "segmentation", "timing")
+CHAPTERS = ("shapes", "outliers", "similarity", "attention", "ablation", "segmentation", "timing", "peers")
 Draw = Callable[[pd.DataFrame], Figure]
 DRAWN: dict[str, Draw] = {}  # how each figure of the chapters is drawn from its table
 

@@ -216,9 +216,11 @@ def measure(repeats: int = 7) -> None:
     """Take all times anew and store them in `figures/`: what `make bench` does after `bench`."""
     from scclip_core.plots import save_table
     from scclip_core.studies.outliers import time_detectors
+    from scclip_core.studies.peers import time_all
 
     mini, large = load_clip("mini"), load_clip("ViT-B-16", "random")
     save_table(time_detectors(mini), "02_detector_times", FIGURES)
+    save_table(time_all(), "09_times", FIGURES)
     profiles = [profile_stages(model, batch) for model in (mini, large) for batch in (1, 8)]
     save_table(pd.concat(profiles), "07_profile", FIGURES)
     growth = [time_growth(name, repeats=repeats) for name in ("mini", "ViT-B-16")]

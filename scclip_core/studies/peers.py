@@ -1,0 +1,154 @@
+"""Chapter 9: training-free methods side by side: maps, numbers, times, and what each changes."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from scclip_core.clip import FrozenCLIP, load_clip
+from scclip_core.evaluation import dense, stack_images
+from scclip_core.methods import METHODS, make_method
+from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
+from scclip_core.plots import draw_gallery
+from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
+from scclip_core.studies import figure
+from scclip_core.timing import compare, machine
+
+NAMES = {
+    "vanilla": "vanilla CLIP",
+    "maskclip": "MaskCLIP",
+    "sclip": "SCLIP",
+    "clearclip": "ClearCLIP",
+    "naclip": "NACLIP",
+    "gem": "GEM",
+    "seed": "SC-CLIP (seed)",
+    "reference": "SC-CLIP (reference)",
+}
+# what each does to the last block: attention, residual, MLP, and what else
+CHANGES = {
+    "vanilla": ("QK", "yes", "yes", ""),
+    "maskclip": ("identity", "no", "no", ""),
+    "sclip": ("QQ + KK", "yes", "yes", ""),
+    "clearclip": ("QQ", "no", "no", ""),
+    "naclip": ("KK + Gaussian", "no", "no", ""),
+    "gem": ("QQ, KK, VV, twice", "own path", "no", "last six blocks"),
+    "seed": ("content and QK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
+    "reference": ("content and KK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
+}
+SCENE = 3  # test scene of the gallery, seed 1
+EVERY = 4
+
+
+def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
+    """mIoU, pixel accuracy, and paired difference to vanilla of all methods, on `count` test scenes a style."""
+    methods = {name: make_method(name, model) for name in METHODS}
+    rows = []
+    for style in STYLES:
+        matrices = dense(methods, style, count, seed, TEST)
+        for name, matrix in matrices.items():
+            rows.append(("mIoU", name, style, *interval(matrix, mean_iou, seed)))
+            rows.append(("pixel accuracy", name, style, *interval(matrix, pixel_accuracy, seed)))
+            paired = paired_interval(matrix, matrices["seed"], mean_iou, seed)
+            rows.append(("mIoU minus SC-CLIP (seed)", name, style, *paired))
+    columns = ["measure", "method", "styles", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
+
+
+def maps_side_by_side(model: FrozenCLIP) -> pd.DataFrame:
+    """Label maps of one scene in both styles: a row a (style, what, line), a line's labels in one string."""
+    rows = []
+    for style in STYLES:
+        scene = evaluation_scene(TEST, 1, SCENE, style)
+        maps = {"truth": torch.from_numpy(scene.labels)}
+        for name in METHODS:
+            maps[name] = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+        for name, labels in maps.items():
+            for line, values in enumerate(labels[::EVERY, ::EVERY].tolist()):
+                rows.append((style, name, line, " ".join(map(str, values))))
+    return pd.DataFrame(rows, columns=["styles", "what", "line", "labels"])
+
+
+def time_methods(model: FrozenCLIP, batch: int = 1, repeats: int = 10) -> pd.DataFrame:
+    """Time of every method's features as a ratio to vanilla's, side by side."""
+    images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    methods = {name: make_method(name, model) for name in METHODS}
+    runs = {name: lambda m=method: m.features(images) for name, method in methods.items()}
+    return compare(runs, repeats).assign(model=model.name, batch=batch, **machine())
+
+
+def time_all() -> pd.DataFrame:
+    """`time_methods` of the bundled model and of ViT-B/16 with random weights."""
+    models = (load_clip("mini"), load_clip("ViT-B-16", "random"))
+    return pd.concat([time_methods(model) for model in models], ignore_index=True)
+
+
+def changes() -> pd.DataFrame:
+    """What every method does to the last block."""
+    columns = ["attention", "residual", "MLP", "besides"]
+    table = pd.DataFrame.from_dict(CHANGES, orient="index", columns=columns)
+    return table.rename_axis("method").reset_index()
+
+
+@figure("09_changes")
+def draw_changes(table: pd.DataFrame) -> Figure:
+    """The last block of every method as a small diagram: what is kept is filled, what is left out is dashed."""
+    drawn, axes = plt.subplots(2, 4, figsize=(15, 7.4))
+    for axis, row in zip(axes.flat, table.fillna("").itertuples(), strict=True):
+        axis.set(xlim=(0, 10), ylim=(0, 10))
+        axis.axis("off")
+        axis.set_title(NAMES[row.method], fontsize=14)
+        parts = (
+            (1.0, "layer norm", "yes"),
+            (3.2, row.attention, "changed" if row.attention != "QK" else "yes"),
+            (5.4, f"residual: {row.residual}", row.residual),
+            (7.6, f"MLP: {row.MLP}", row.MLP),
+        )
+        for height, text, kept in parts:
+            colour = {"yes": "#56B4E9", "no": "white"}.get(kept, "#E69F00")
+            style = {"fc": colour, "ec": "0.3", "ls": "--" if kept == "no" else "-"}
+            axis.add_patch(plt.Rectangle((1, height), 8, 1.6, **style))
+            axis.text(5, height + 0.8, text, ha="center", va="center", fontsize=12)
+        for height in (2.6, 4.8, 7.0):
+            axis.annotate("", (5, height + 0.6), (5, height), arrowprops={"arrowstyle": "->", "color": "0.3"})
+        axis.text(5, 0.3, row.besides, ha="center", va="center", fontsize=10, color="0.3")
+    drawn.text(0.01, 0.005, "blue: as trained; orange: changed; dashed: left out", fontsize=12)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("09_maps")
+def draw_peer_maps(table: pd.DataFrame) -> Figure:
+    """Truth and label maps of all methods, a line a drawing style."""
+    titles = {"truth": "truth", **NAMES}
+    rows = []
+    for style, part in table.groupby("styles", sort=False):
+        maps = {
+            titles[name]: np.array([line.split() for line in lines["labels"]], dtype=int)
+            .repeat(EVERY, 0)
+            .repeat(EVERY, 1)
+            for name, lines in part.groupby("what", sort=False)
+        }
+        image = evaluation_scene(TEST, 1, SCENE, str(style)).image
+        rows.append({"image": image, "maps": maps, "captions": {"truth": f"{style} style"}})
+    return draw_gallery(rows, list(titles.values()), WORDS)
+
+
+@figure("09_peers")
+def draw_peers(table: pd.DataFrame) -> Figure:
+    """mIoU and pixel accuracy of all methods in both styles, with intervals."""
+    drawn, axes = plt.subplots(1, 2, figsize=(15, 5.4), sharey=True)
+    for axis, measure in zip(axes, ("mIoU", "pixel accuracy"), strict=True):
+        part = table[table["measure"] == measure]
+        for i, (style, rows) in enumerate(part.groupby("styles", sort=False)):
+            spread = 100 * rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
+            place = np.arange(len(rows)) + 0.38 * (i - 0.5)
+            axis.barh(place, 100 * rows["value"], 0.36, xerr=spread, capsize=3, label=f"{style} style")
+        axis.set_yticks(range(len(METHODS)), [NAMES[name] for name in METHODS])
+        axis.set_xlabel(f"{measure} (%)")
+    axes[0].set_ylim(len(METHODS) - 0.4, -0.6)
+    axes[1].legend(frameon=False, fontsize=11)
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
