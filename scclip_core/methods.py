@@ -100,8 +100,9 @@ def gem(model: FrozenCLIP, images: Tensor, blocks: int = 6, iterations: int = 1)
 
     In each of the last `blocks` blocks (the published code's depth = 7 changes six), the path adds the mean
     of query-query, key-key and value-value attention of the ordinary path's tokens, projected, without an
-    MLP; the ordinary path goes on as trained. The scale of the products is the mean length of the block's normalised
-    tokens over sqrt d, per image. Raises ValueError where the blocks do not exist or iterations are negative.
+    MLP; the ordinary path goes on as trained. The scale of the products is the mean length of the block's
+    normalised tokens over sqrt d, per image. Raises ValueError where the blocks do not exist or iterations
+    are negative.
     """
     if not 1 <= blocks <= model.depth:
         raise ValueError(f"blocks must be in 1..{model.depth}, the model's depth, got {blocks!r}")

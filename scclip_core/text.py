@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scclip_core import text_cache
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import check_templates
 
+ON_DISK = 1000  # prompts from which embeddings are kept on disk
 Classes = Sequence[str | Sequence[str]]
 
 
@@ -43,15 +45,20 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
     """Unit text embeddings of names, [Q, D]: the mean over the templates of each, normalised again.
 
     The template "{}" takes names as full prompts. What was embedded once is kept with the model, by name and
-    templates.
+    templates; from 1,000 prompts on it is also kept on disk (`text_cache`).
     """
     check_templates(templates)
     cache = model.text_cache
     missing = [name for name in dict.fromkeys(names) if (name, templates) not in cache]
     if missing:
         prompts = [template.format(name) for name in missing for template in templates]
-        embedded = model.encode_text(prompts).unflatten(0, (len(missing), len(templates)))  # [Q, T, D]
-        embedded = F.normalize(embedded.mean(1), dim=-1)
+        file = text_cache.cache_file(model, prompts) if len(prompts) >= ON_DISK else None
+        embedded = text_cache.read(file, len(missing), model) if file else None
+        if embedded is None:
+            embedded = model.encode_text(prompts).unflatten(0, (len(missing), len(templates)))  # [Q, T, D]
+            embedded = F.normalize(embedded.mean(1), dim=-1)
+            if file:
+                text_cache.write(file, embedded)
         cache.update({(name, templates): vector for name, vector in zip(missing, embedded, strict=True)})
     return torch.stack([cache[name, templates] for name in names])
 

@@ -42,7 +42,7 @@ EVERY = 4
 
 
 def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
-    """mIoU, pixel accuracy, and paired difference to vanilla of all methods, on `count` test scenes a style."""
+    """mIoU, pixel accuracy, and paired difference to SC-CLIP of all methods, `count` test scenes a style."""
     methods = {name: make_method(name, model) for name in METHODS}
     rows = []
     for style in STYLES:
@@ -93,7 +93,7 @@ def changes() -> pd.DataFrame:
 
 @figure("09_changes")
 def draw_changes(table: pd.DataFrame) -> Figure:
-    """The last block of every method as a small diagram: what is kept is filled, what is left out is dashed."""
+    """The last block of every method as a small diagram: kept is filled, left out is dashed."""
     drawn, axes = plt.subplots(2, 4, figsize=(15, 7.4))
     for axis, row in zip(axes.flat, table.fillna("").itertuples(), strict=True):
         axis.set(xlim=(0, 10), ylim=(0, 10))

@@ -1,0 +1,64 @@
+"""Text embeddings on disk: found again, never trusted when damaged, never needed."""
+
+import pytest
+import torch
+
+from scclip_core import FrozenCLIP
+from scclip_core import text as text_module
+from scclip_core.text import embed_names
+from tests.conftest import tiny_clip
+
+TEMPLATES = ("a photo of {}", "a drawing of {}")
+NAMES = ["dog", "cat", "tree"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCCLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(text_module, "ON_DISK", 6)
+    return tmp_path / "cache"
+
+
+def fresh(seed=0):
+    return FrozenCLIP(tiny_clip(seed), "tiny")
+
+
+def forbid(model, monkeypatch):
+    def encode(*_):
+        raise AssertionError("the text tower was run")
+
+    monkeypatch.setattr(model, "encode_text", encode)
+
+
+def test_a_second_run_reads_what_the_first_has_embedded(folder, monkeypatch):
+    first = embed_names(fresh(), NAMES, TEMPLATES)
+    assert len(list(folder.iterdir())) == 1
+    again = fresh()
+    forbid(again, monkeypatch)
+    assert torch.equal(embed_names(again, NAMES, TEMPLATES), first)
+
+
+def test_few_prompts_are_not_written(folder):
+    embed_names(fresh(), NAMES[:2], TEMPLATES)
+    assert not folder.exists()
+
+
+def test_other_weights_and_other_prompts_have_files_of_their_own(folder):
+    one, other = embed_names(fresh(0), NAMES, TEMPLATES), embed_names(fresh(1), NAMES, TEMPLATES)
+    embed_names(fresh(0), NAMES[::-1], TEMPLATES)
+    assert not torch.allclose(one, other)
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_a_damaged_file_is_embedded_afresh(folder, content):
+    expected = embed_names(fresh(), NAMES, TEMPLATES)
+    (file,) = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-9] if content is None else content)
+    assert torch.equal(embed_names(fresh(), NAMES, TEMPLATES), expected)
+    assert torch.equal(embed_names(fresh(), NAMES, TEMPLATES), expected)
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(folder):
+    folder.write_text("a file stands here")
+    assert embed_names(fresh(), NAMES, TEMPLATES).shape == (3, 24)
