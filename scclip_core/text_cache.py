@@ -42,7 +42,7 @@ def read(file: Path, count: int, model: FrozenCLIP) -> Tensor | None:
 
 
 def write(file: Path, embeddings: Tensor) -> None:
-    """Store embeddings; where the folder cannot be written, nothing is stored, since a cache is a help only."""
+    """Store embeddings, if the folder can be written: a cache is a help and no more."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as partial:
