@@ -38,8 +38,9 @@ def test_beta_minus_one_keeps_all_and_beta_one_only_the_token_itself():
 def test_what_is_kept_is_unchanged_and_what_is_not_is_zero(beta):
     similarity = patch_similarity(TOKENS)
     kept = threshold_similarity(similarity, beta)
-    assert torch.equal(kept[similarity >= beta], similarity[similarity >= beta])
-    assert not kept[similarity < beta].any()
+    above = similarity >= min(beta, 1 - 1e-6)  # the rule that keeps a token itself at beta = 1
+    assert torch.equal(kept[above], similarity[above])
+    assert not kept[~above].any()
 
 
 def test_aggregation_with_the_identity_changes_nothing():
