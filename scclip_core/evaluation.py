@@ -17,7 +17,14 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SEED_TEMPLATE
 from scclip_core.files import DATA, atomic_write
 from scclip_core.methods import PRESETS
-from scclip_core.metrics import confusion_matrix, interval, mean_iou, paired_interval, pixel_accuracy
+from scclip_core.metrics import (
+    confusion_matrix,
+    interval,
+    mean_interval,
+    mean_iou,
+    paired_interval,
+    pixel_accuracy,
+)
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import save_table
 from scclip_core.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
@@ -81,15 +88,8 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
     rows = []
     for style in STYLES:
         right = zero_shot(model, style, count, seed, split)
-        counts = np.stack([right, np.ones_like(right)], 1).astype(np.int64)  # [I, 2]: right, seen
-        rows.append(
-            (
-                "zero-shot accuracy",
-                "class token",
-                style,
-                *interval(counts, lambda c: c[..., 0] / c[..., 1], seed),
-            )
-        )
+        share = mean_interval(right.astype(np.int64), seed)
+        rows.append(("zero-shot accuracy", "class token", style, *share))
         matrices = dense(methods, style, count, seed, split)
         for name, matrix in matrices.items():
             rows.append(("mIoU", name, style, *interval(matrix, mean_iou, seed)))

@@ -18,7 +18,7 @@ from scclip_core.files import DATA
 from scclip_core.methods import PRESETS
 from scclip_core.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
-from scclip_core.plots import draw_gallery, save_figure, set_theme
+from scclip_core.plots import draw_gallery, save_figure, set_theme, spread
 from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
 
 GALLERY_SEED, EVALUATION_SEED = 1, 2  # test scenes; nothing was tuned on them
@@ -116,8 +116,9 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
         for i, style in enumerate(STYLES):
             rows = part[part["styles"] == style].reset_index(drop=True)
             place = [k + 0.36 * (i - 0.5) for k in range(len(rows))]
-            spread = 100 * rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
-            axis.bar(place, 100 * rows["value"], 0.34, yerr=spread, capsize=4, label=f"{style} style")
+            axis.bar(
+                place, 100 * rows["value"], 0.34, yerr=100 * spread(rows), capsize=4, label=f"{style} style"
+            )
         axis.set_xticks(
             range(len(PRESETS)), [TITLES[name].replace(" (", "\n(") for name in rows["method"]], fontsize=11
         )

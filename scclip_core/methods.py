@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
-from scclip_core.pipeline import SCCLIP
+from scclip_core.pipeline import SCCLIP, Record
 
 Peer = Callable[[FrozenCLIP, Tensor], Tensor]
 
@@ -123,19 +123,15 @@ def gem(model: FrozenCLIP, images: Tensor, blocks: int = 6, iterations: int = 1)
 
 
 class PeerCLIP(SCCLIP):
-    """A peer with SC-CLIP's interface: features, logits, segment. There is no trace of a peer's own steps."""
+    """A peer with SC-CLIP's interface: features, logits, segment; its trace starts at the projection."""
 
     def __init__(self, model: FrozenCLIP, peer: Peer):
         super().__init__(model, SCCLIPConfig.maskclip())
         self.peer = peer
 
-    @torch.no_grad()
-    def features(self, images: Tensor, normalize: bool = True) -> Tensor:
-        """Dense features [B, rows, cols, D], as `SCCLIP.features`."""
+    def _features(self, images: Tensor, normalize: bool, record: Record) -> Tensor:
         grid = self.model.check_images(images)
-        features = self.model.project(self.peer(self.model, images))
-        features = F.normalize(features, dim=-1) if normalize else features
-        return features.unflatten(1, grid)
+        return self.project(self.peer(self.model, images), grid, normalize, record)
 
 
 PEERS: dict[str, Peer] = {"sclip": sclip, "clearclip": clearclip, "naclip": naclip, "gem": gem}

@@ -78,6 +78,12 @@ def interval(
     return float(statistic(per_image.sum(0))), float(low), float(high)
 
 
+def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) of one number an image, [I], with the 95 % bootstrap interval over images."""
+    per_image = np.stack([values, np.ones_like(values)], 1)  # [I, 2]: what adds up, and how many
+    return interval(per_image, lambda c: c[..., 0] / c[..., 1], seed)
+
+
 def paired_interval(
     a: np.ndarray, b: np.ndarray, statistic: Statistic, seed: int = 0, draws: int = 1000
 ) -> tuple[float, float, float]:

@@ -58,6 +58,11 @@ def save_label_png(labels: np.ndarray, colours: np.ndarray, path: Path) -> None:
         picture.save(partial, format="PNG")
 
 
+def spread(rows: pd.DataFrame) -> np.ndarray:
+    """How far `low` and `high` lie from `value`, [2, rows]: the error bars of a drawn table."""
+    return rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
+
+
 def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path) -> None:
     """Write `name.png` and the numbers it shows, `name.csv`, into `folder`, and close the figure."""
     save_table(table, name, folder)

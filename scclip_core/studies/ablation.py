@@ -16,7 +16,7 @@ from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accur
 from scclip_core.pipeline import SCCLIP
 from scclip_core.scenes import TEST, VALIDATION
 from scclip_core.studies import figure
-from scclip_core.studies.drawing import CLAIM, draw_band, draw_bars
+from scclip_core.studies.drawing import CLAIM, draw_band, draw_bars, draw_interval_bars
 
 SEED = 2
 MODULES = {
@@ -150,7 +150,6 @@ def draw_modules(table: pd.DataFrame) -> Figure:
             axis.set(xlabel=f"gain in {measure} (points)")
             axis.set_title("added in the seed's order" if way == "added" else "left out of the whole")
     axes[0, 1].legend(frameon=False, fontsize=11)
-    axes[0, 0].set_ylim(len(MODULES) - 0.4, -0.6)  # the seed's order from the top
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
@@ -179,8 +178,4 @@ def draw_sweeps(table: pd.DataFrame) -> Figure:
 @figure("05_winner")
 def draw_winner(table: pd.DataFrame) -> Figure:
     """mIoU of the seed's values and of those chosen on validation scenes, on test scenes."""
-    drawn, axis = plt.subplots(figsize=(9, 3))
-    draw_bars(axis, table, "what")
-    axis.set_xlabel(f"mIoU on {table['scenes'].iloc[0]} test scenes (points)")
-    sns.despine(drawn)
-    return drawn
+    return draw_interval_bars(table, "what", f"mIoU on {table['scenes'].iloc[0]} test scenes (points)")

@@ -14,8 +14,9 @@ from scclip_core.attention import content_attention, self_attention_maps
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import dense, stack_images
-from scclip_core.metrics import interval, mean_iou
+from scclip_core.metrics import interval, mean_interval, mean_iou
 from scclip_core.pipeline import SCCLIP
+from scclip_core.plots import spread
 from scclip_core.scenes import N_OBJECTS, TEST, VALIDATION, Scene, evaluation_scene
 from scclip_core.studies import figure
 from scclip_core.studies.drawing import CLAIM, draw_band, draw_maps, map_rows
@@ -66,9 +67,7 @@ def purity_and_entropy(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataF
                 found.setdefault((kind, head, "share on the same label"), []).append(share)
     rows = []
     for (kind, head, measure), values in found.items():
-        per_scene = np.stack([values, np.ones(len(values))], 1)
-        estimate = interval(per_scene, lambda c: c[..., 0] / c[..., 1], seed)
-        rows.append((kind, head, measure, *estimate, count, seed))
+        rows.append((kind, head, measure, *mean_interval(np.array(values), seed), count, seed))
     columns = ["kind", "head", "measure", "value", "low", "high", "scenes", "seed"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -111,10 +110,8 @@ def residual_sweep(
 @figure("04_maps")
 def draw_attention(table: pd.DataFrame) -> Figure:
     """Where the crossed patch attends to, by kind of attention."""
-    row, col = (int(table[name].iloc[0]) for name in ("patch_row", "patch_col"))
-    marks = {panel: (row, col) for panel in table["panel"].unique()}
     label = "attention times the number of patches (1: an even share)"
-    return draw_maps(table, the_scene().image, columns=4, label=label, marks=marks)
+    return draw_maps(table, the_scene().image, columns=4, label=label)
 
 
 @figure("04_purity")
@@ -124,9 +121,8 @@ def draw_purity(table: pd.DataFrame) -> Figure:
     for axis, measure in zip(axes, ("entropy", "share on the same label"), strict=True):
         part = table[table["measure"] == measure]
         for head, rows in part.groupby("head"):
-            spread = rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
             place = np.arange(len(rows)) + 0.36 * (head - 0.5)
-            axis.barh(place, rows["value"], 0.34, xerr=spread, capsize=2, label=f"head {head}")
+            axis.barh(place, rows["value"], 0.34, xerr=spread(rows), capsize=2, label=f"head {head}")
         axis.set_yticks(range(len(KINDS)), part["kind"].unique())
         axis.invert_yaxis()
         axis.set(xlabel="entropy of a row (nats)" if measure == "entropy" else measure)

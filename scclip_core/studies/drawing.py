@@ -12,8 +12,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from scclip_core.pipeline import upsample
+from scclip_core.plots import spread
 
 CLAIM = {"color": "#CC79A7", "linestyle": "--", "linewidth": 2}  # how every claim of the seed is drawn
+
+
+EVERY = 4  # label maps are stored at every fourth pixel
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str = "") -> None:
@@ -47,12 +51,10 @@ def draw_maps(
     columns: int | None = None,
     smooth_row: bool = False,
     label: str = "",
-    marks: Mapping[str, tuple[int, int]] | None = None,
-    shared: bool = False,
 ) -> Figure:
     """The picture, then each map of the table; with `smooth_row` a second line has the maps at image size.
 
-    `marks` puts a cross on a patch (row, col) of a panel, `shared` gives all maps the same colour scale.
+    Where the table has columns patch_row and patch_col, each map has a cross on that patch.
     """
     maps = read_maps(table)
     columns = columns or len(maps) + 1
@@ -61,18 +63,16 @@ def draw_maps(
     for axis in axes.flat:
         axis.axis("off")
     show_image(axes[0, 0], image, "the picture")
-    low, high = table["value"].min(), table["value"].max()
     for i, (panel, values) in enumerate(maps.items()):
-        limits = {"vmin": low, "vmax": high} if shared else {"vmin": values.min(), "vmax": values.max()}
+        limits = {"vmin": values.min(), "vmax": values.max()}
         axis = axes.flat[i + 1]
         shown = axis.imshow(values, **limits)
         axis.set_title(panel, fontsize=13)
         bar = drawn.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
         bar.ax.tick_params(labelsize=9)
-        if marks and panel in marks:
-            axis.plot(
-                marks[panel][1], marks[panel][0], "x", color="#D55E00", markersize=11, markeredgewidth=3
-            )
+        if "patch_row" in table:
+            row, col = table["patch_row"].iloc[0], table["patch_col"].iloc[0]
+            axis.plot(col, row, "x", color="#D55E00", markersize=11, markeredgewidth=3)
         if smooth_row:
             large = upsample(torch.tensor(values)[None, :, :, None], image.shape[:2])[0, 0]
             axes[1, i + 1].imshow(large, **limits)
@@ -93,26 +93,25 @@ def draw_bars(axis: Axes, part: pd.DataFrame, labels: str, scale: float = 100) -
     """Horizontal bars of `value` with intervals `low` to `high`, times `scale`, named by the column
     `labels`.
     """
-    spread = scale * part[["low", "high"]].sub(part["value"], axis=0).abs().T.to_numpy()
-    axis.barh(part[labels], scale * part["value"], xerr=spread, capsize=4, color="#56B4E9")
+    axis.barh(part[labels], scale * part["value"], xerr=scale * spread(part), capsize=4, color="#56B4E9")
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_ylim(len(part) - 0.4, -0.6)  # the first row on top
 
 
-def draw_curves(
-    table: pd.DataFrame, x: str, y: str, by: str | None = None, scale: float = 1, size: tuple = (8, 4.2)
-) -> tuple[Figure, Axes]:
-    """One axis with a curve of `y` over `x` for each value of the column `by`, with bands where there are
-    any.
-    """
-    drawn, axis = plt.subplots(figsize=size)
-    parts = [(None, table)] if by is None else list(table.groupby(by, sort=False))
-    for name, part in parts:
-        part = part.rename(columns={y: "value"})
-        if {"low", "high"} <= set(part):
-            draw_band(axis, part, x, None if name is None else str(name), scale)
-        else:
-            axis.plot(part[x], scale * part["value"], marker="o", markersize=5, label=name)
-    axis.set(xlabel=x, ylabel=y)
+def draw_interval_bars(table: pd.DataFrame, labels: str, xlabel: str) -> Figure:
+    """A figure of `draw_bars` alone, in per cent."""
+    drawn, axis = plt.subplots(figsize=(9, 0.93 * len(table)))
+    draw_bars(axis, table, labels)
+    axis.set_xlabel(xlabel)
     sns.despine(drawn)
-    return drawn, axis
+    return drawn
+
+
+def label_rows(labels: Tensor) -> list[tuple[int, str]]:
+    """A label map [H, W] at every fourth pixel, as (line, its labels in one string), for a table."""
+    return [(i, " ".join(map(str, line))) for i, line in enumerate(labels[::EVERY, ::EVERY].tolist())]
+
+
+def read_labels(lines: pd.Series) -> np.ndarray:
+    """What `label_rows` wrote, at the size that it was, [H, W]."""
+    return np.array([line.split() for line in lines], dtype=int).repeat(EVERY, 0).repeat(EVERY, 1)

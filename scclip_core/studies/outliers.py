@@ -17,14 +17,15 @@ from tqdm import tqdm
 
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor, pairwise_distances
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import stack_images
-from scclip_core.metrics import interval
+from scclip_core.metrics import mean_interval
 from scclip_core.pipeline import SCCLIP
+from scclip_core.plots import spread
 from scclip_core.scenes import TEST, Scene, evaluation_scene
 from scclip_core.studies import figure
 from scclip_core.studies.drawing import draw_maps, map_rows
 from scclip_core.studies.shapes import the_scene
+from scclip_core.studies.similarity import layer_tokens
 from scclip_core.timing import compare, machine
 
 PATCH, GRID, PLANTED = 16, 14, 10  # pixels of a patch, patches a side, anomalies planted: 5 % of 196
@@ -121,9 +122,7 @@ DETECTORS: dict[str, Callable[[Tensor], np.ndarray]] = {
 
 def penultimate_tokens(model: FrozenCLIP, scene: Scene) -> Tensor:
     """The patch tokens that stage 3 looks at, [N, C]."""
-    before = f"block_{model.depth - 2}"
-    trace = SCCLIP(model, SCCLIPConfig.maskclip()).trace(stack_images(model, [scene]))
-    return trace[before].tensor[0, 1:]
+    return layer_tokens(model, stack_images(model, [scene]))[-1][0]
 
 
 def detect_planted(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
@@ -145,9 +144,7 @@ def detect_planted(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame
     rows = []
     for (source, name), values in found.items():
         for i, measure in enumerate(("precision", "ROC AUC")):
-            column = np.array(values)[:, [i]]
-            per_scene = np.concatenate([column, np.ones_like(column)], 1)
-            estimate = interval(per_scene, lambda c: c[..., 0] / c[..., 1], seed)
+            estimate = mean_interval(np.array(values)[:, i], seed)
             rows.append((source, name, measure, *estimate, count, seed))
     columns = ["source", "detector", "measure", "value", "low", "high", "scenes", "seed"]
     return pd.DataFrame(rows, columns=columns)
@@ -213,8 +210,7 @@ def draw_detectors(table: pd.DataFrame) -> Figure:
     drawn, axis = plt.subplots(figsize=(11, 4.6))
     for i, (name, rows) in enumerate(part.groupby("detector", sort=False)):
         place = np.arange(len(rows)) + 0.16 * (i - 2)
-        spread = rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
-        axis.bar(place, rows["value"], 0.15, yerr=spread, capsize=2, label=name)
+        axis.bar(place, rows["value"], 0.15, yerr=spread(rows), capsize=2, label=name)
     axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1.5)
     axis.set_xticks(range(len(SOURCES)), SOURCES)
     axis.set(ylabel="ROC AUC (0.5: chance)", ylim=(0, 1.05))

@@ -7,13 +7,14 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from scclip_core.clip import FrozenCLIP, load_clip
+from scclip_core.clip import FrozenCLIP
 from scclip_core.evaluation import dense, stack_images
 from scclip_core.methods import METHODS, make_method
 from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
-from scclip_core.plots import draw_gallery
+from scclip_core.plots import draw_gallery, spread
 from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
 from scclip_core.studies import figure
+from scclip_core.studies.drawing import label_rows, read_labels
 from scclip_core.timing import compare, machine
 
 NAMES = {
@@ -38,7 +39,6 @@ CHANGES = {
     "reference": ("content and KK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
 }
 SCENE = 3  # test scene of the gallery, seed 1
-EVERY = 4
 
 
 def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
@@ -65,8 +65,7 @@ def maps_side_by_side(model: FrozenCLIP) -> pd.DataFrame:
         for name in METHODS:
             maps[name] = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
         for name, labels in maps.items():
-            for line, values in enumerate(labels[::EVERY, ::EVERY].tolist()):
-                rows.append((style, name, line, " ".join(map(str, values))))
+            rows += [(style, name, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["styles", "what", "line", "labels"])
 
 
@@ -76,12 +75,6 @@ def time_methods(model: FrozenCLIP, batch: int = 1, repeats: int = 10) -> pd.Dat
     methods = {name: make_method(name, model) for name in METHODS}
     runs = {name: lambda m=method: m.features(images) for name, method in methods.items()}
     return compare(runs, repeats).assign(model=model.name, batch=batch, **machine())
-
-
-def time_all() -> pd.DataFrame:
-    """`time_methods` of the bundled model and of ViT-B/16 with random weights."""
-    models = (load_clip("mini"), load_clip("ViT-B-16", "random"))
-    return pd.concat([time_methods(model) for model in models], ignore_index=True)
 
 
 def changes() -> pd.DataFrame:
@@ -125,10 +118,7 @@ def draw_peer_maps(table: pd.DataFrame) -> Figure:
     rows = []
     for style, part in table.groupby("styles", sort=False):
         maps = {
-            titles[name]: np.array([line.split() for line in lines["labels"]], dtype=int)
-            .repeat(EVERY, 0)
-            .repeat(EVERY, 1)
-            for name, lines in part.groupby("what", sort=False)
+            titles[name]: read_labels(lines["labels"]) for name, lines in part.groupby("what", sort=False)
         }
         image = evaluation_scene(TEST, 1, SCENE, str(style)).image
         rows.append({"image": image, "maps": maps, "captions": {"truth": f"{style} style"}})
@@ -142,9 +132,10 @@ def draw_peers(table: pd.DataFrame) -> Figure:
     for axis, measure in zip(axes, ("mIoU", "pixel accuracy"), strict=True):
         part = table[table["measure"] == measure]
         for i, (style, rows) in enumerate(part.groupby("styles", sort=False)):
-            spread = 100 * rows[["low", "high"]].sub(rows["value"], axis=0).abs().T.to_numpy()
             place = np.arange(len(rows)) + 0.38 * (i - 0.5)
-            axis.barh(place, 100 * rows["value"], 0.36, xerr=spread, capsize=3, label=f"{style} style")
+            axis.barh(
+                place, 100 * rows["value"], 0.36, xerr=100 * spread(rows), capsize=3, label=f"{style} style"
+            )
         axis.set_yticks(range(len(METHODS)), [NAMES[name] for name in METHODS])
         axis.set_xlabel(f"{measure} (%)")
     axes[0].set_ylim(len(METHODS) - 0.4, -0.6)

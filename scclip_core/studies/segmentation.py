@@ -14,21 +14,17 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import dense, stack_images
 from scclip_core.figures import TITLES
+from scclip_core.methods import make_method
 from scclip_core.metrics import confusion_matrix, interval, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery
 from scclip_core.scenes import TEST, WORDS, Scene, evaluation_scene
 from scclip_core.segmentation import label_map, sliding_logits
 from scclip_core.studies import figure
-from scclip_core.studies.drawing import draw_bars, draw_curves
+from scclip_core.studies.drawing import draw_band, draw_interval_bars, label_rows, read_labels
 
 GALLERY = ((0, "training"), (1, "training"), (2, "held-out"))  # index and style of test scenes, seed 1
-EVERY = 4  # label maps are stored at every fourth pixel
-METHODS = {
-    "vanilla": SCCLIPConfig.vanilla,
-    "seed": SCCLIPConfig,
-    "reference": SCCLIPConfig.reference,
-}
+METHODS = ("vanilla", "seed", "reference")
 
 
 def side_by_side(model: FrozenCLIP) -> pd.DataFrame:
@@ -38,12 +34,11 @@ def side_by_side(model: FrozenCLIP) -> pd.DataFrame:
         scene = evaluation_scene(TEST, 1, index, style)
         truth = torch.from_numpy(scene.labels)
         maps = {"truth": (truth, float("nan"))}
-        for name, make in METHODS.items():
-            guess = SCCLIP(model, make()).segment(stack_images(model, [scene]), WORDS)[0]
+        for name in METHODS:
+            guess = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
             maps[name] = (guess, float(pixel_accuracy(confusion_matrix(guess, truth, len(WORDS)).numpy())))
         for name, (labels, right) in maps.items():
-            for line, values in enumerate(labels[::EVERY, ::EVERY].tolist()):
-                rows.append((number, name, right, line, " ".join(map(str, values))))
+            rows += [(number, name, right, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["scene", "what", "pixel accuracy", "line", "labels"])
 
 
@@ -121,8 +116,7 @@ def draw_side_by_side(table: pd.DataFrame) -> Figure:
         index, style = GALLERY[int(number)]
         maps, captions = {}, {"truth": f"{style} style"}
         for name, lines in part.groupby("what", sort=False):
-            labels = np.array([line.split() for line in lines["labels"]], dtype=int)
-            maps[titles[name]] = labels.repeat(EVERY, 0).repeat(EVERY, 1)
+            maps[titles[name]] = read_labels(lines["labels"])
             if name != "truth":
                 captions[titles[name]] = f"{lines['pixel accuracy'].iloc[0]:.0%} of pixels right"
         rows.append(
@@ -134,26 +128,21 @@ def draw_side_by_side(table: pd.DataFrame) -> Figure:
 @figure("06_prompts")
 def draw_prompts(table: pd.DataFrame) -> Figure:
     """mIoU by wording."""
-    drawn, axis = plt.subplots(figsize=(9, 2.8))
-    draw_bars(axis, table, "prompt")
-    axis.set_xlabel(f"mIoU on {table['scenes'].iloc[0]} test scenes (%)")
-    sns.despine(drawn)
-    return drawn
+    return draw_interval_bars(table, "prompt", f"mIoU on {table['scenes'].iloc[0]} test scenes (%)")
 
 
 @figure("06_absent")
 def draw_absent(table: pd.DataFrame) -> Figure:
     """Pixel accuracy over the number of words that are not there."""
-    drawn, axis = draw_curves(table, "words that are not there", "value", scale=100)
-    axis.set_ylabel("pixels right (%)")
+    drawn, axis = plt.subplots(figsize=(8, 4.2))
+    draw_band(axis, table, "words that are not there")
+    axis.set(xlabel="words that are not there", ylabel="pixels right (%)")
+    sns.despine(drawn)
     return drawn
 
 
 @figure("06_windows")
 def draw_windows(table: pd.DataFrame) -> Figure:
     """Pixel accuracy by way of reading a large picture."""
-    drawn, axis = plt.subplots(figsize=(9, 2.8))
-    draw_bars(axis, table, "way")
-    axis.set_xlabel(f"pixels right on {table['pictures'].iloc[0]} pictures of 448 x 672 (%)")
-    sns.despine(drawn)
-    return drawn
+    count = table["pictures"].iloc[0]
+    return draw_interval_bars(table, "way", f"pixels right on {count} pictures of 448 x 672 (%)")

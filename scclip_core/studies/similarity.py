@@ -11,7 +11,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import stack_images
-from scclip_core.metrics import confusion_matrix, interval, mean_iou
+from scclip_core.metrics import confusion_matrix, interval, mean_interval, mean_iou
 from scclip_core.pipeline import SCCLIP, upsample
 from scclip_core.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
@@ -49,7 +49,7 @@ def explore(model: FrozenCLIP, scene: Scene) -> object:
 
     def show(row: int = 7, col: int = 7, layer: int = 8) -> Figure:
         table = alike_maps(model, scene, row, col, (layer,))
-        return draw_maps(table, scene.image, marks={f"layer {layer}": (row, col)})
+        return draw_maps(table.assign(patch_row=row, patch_col=col), scene.image)
 
     sides = {name: IntSlider(7, 0, GRID - 1) for name in ("row", "col")}
     return interact(show, **sides, layer=IntSlider(8, 0, model.depth - 2))
@@ -69,9 +69,7 @@ def share_kept(model: FrozenCLIP, count: int, seed: int = 0, batch: int = 20) ->
             kept.setdefault((layer, "median"), []).append(similarity.median(1).values)
     rows = []
     for (layer, what), parts in kept.items():
-        values = torch.cat(parts).double().numpy()
-        per_scene = np.stack([values, np.ones_like(values)], 1)
-        rows.append((layer, what, *interval(per_scene, lambda c: c[..., 0] / c[..., 1], seed), count, seed))
+        rows.append((layer, what, *mean_interval(torch.cat(parts).double().numpy(), seed), count, seed))
     return pd.DataFrame(rows, columns=["layer", "what", "value", "low", "high", "scenes", "seed"])
 
 
@@ -129,9 +127,7 @@ def draw_matrices(table: pd.DataFrame) -> Figure:
 @figure("03_alike")
 def draw_alike(table: pd.DataFrame) -> Figure:
     """What looks like the followed patch, layer by layer."""
-    row, col = (int(table[name].iloc[0]) for name in ("patch_row", "patch_col"))
-    marks = {panel: (row, col) for panel in table["panel"].unique()}
-    return draw_maps(table, the_scene().image, label="cosine with the crossed patch", marks=marks)
+    return draw_maps(table, the_scene().image, label="cosine with the crossed patch")
 
 
 @figure("03_kept")

@@ -22,9 +22,12 @@ from scclip_core.anomaly import local_outlier_factor
 from scclip_core.clip import FrozenCLIP, load_clip, untrained
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
+from scclip_core.plots import save_table
 from scclip_core.similarity import patch_similarity
 from scclip_core.studies import FIGURES, figure
 from scclip_core.studies.drawing import CLAIM
+from scclip_core.studies.outliers import time_detectors
+from scclip_core.studies.peers import time_methods
 from scclip_core.timing import compare, machine
 
 SIDES = (112, 160, 224, 320, 448, 512)  # pixels: 7 x 7 to 32 x 32 patches of 16
@@ -73,12 +76,11 @@ def operations_by_formula(n: int, width: int, depth: int, k: int = 30) -> pd.Dat
 
 
 @torch.no_grad()
-def time_growth(name: str, sides: tuple[int, ...] = SIDES, repeats: int = 7) -> pd.DataFrame:
+def time_growth(model: FrozenCLIP, sides: tuple[int, ...] = SIDES, repeats: int = 7) -> pd.DataFrame:
     """Milliseconds of one image at several sizes: vanilla, SC-CLIP, and two of its parts alone."""
-    model = load_clip(name, None if name == "mini" else "random")
     vanilla, scclip = SCCLIP(model, SCCLIPConfig.vanilla()), SCCLIP(model)
     tables = []
-    for side in tqdm(sides, desc=f"growth, {name}"):
+    for side in tqdm(sides, desc=f"growth, {model.name}"):
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(1, 3, side, side, generator=generator)
         n = (side // model.patch_size) ** 2
@@ -91,7 +93,7 @@ def time_growth(name: str, sides: tuple[int, ...] = SIDES, repeats: int = 7) -> 
             lambda t=tokens: patch_similarity(t),
         )
         runs = dict(zip(WHAT, calls, strict=True))
-        tables.append(compare(runs, repeats).assign(model=name, side=side, patches=n))
+        tables.append(compare(runs, repeats).assign(model=model.name, side=side, patches=n))
     return pd.concat(tables, ignore_index=True).assign(**machine())
 
 
@@ -214,18 +216,16 @@ def draw_profile(table: pd.DataFrame) -> Figure:
 
 def measure(repeats: int = 7) -> None:
     """Take all times anew and store them in `figures/`: what `make bench` does after `bench`."""
-    from scclip_core.plots import save_table
-    from scclip_core.studies.outliers import time_detectors
-    from scclip_core.studies.peers import time_all
-
-    mini, large = load_clip("mini"), load_clip("ViT-B-16", "random")
-    save_table(time_detectors(mini), "02_detector_times", FIGURES)
-    save_table(time_all(), "09_times", FIGURES)
-    profiles = [profile_stages(model, batch) for model in (mini, large) for batch in (1, 8)]
-    save_table(pd.concat(profiles), "07_profile", FIGURES)
-    growth = [time_growth(name, repeats=repeats) for name in ("mini", "ViT-B-16")]
-    save_table(pd.concat(growth), "07_growth", FIGURES)
-    save_table(pd.concat([peak_memory(name) for name in ("mini", "ViT-B-16")]), "07_memory", FIGURES)
+    models = (load_clip("mini"), load_clip("ViT-B-16", "random"))
+    tables = {
+        "02_detector_times": [time_detectors(models[0])],
+        "09_times": [time_methods(model) for model in models],
+        "07_profile": [profile_stages(model, batch) for model in models for batch in (1, 8)],
+        "07_growth": [time_growth(model, repeats=repeats) for model in models],
+        "07_memory": [peak_memory(model.name) for model in models],
+    }
+    for name, parts in tables.items():
+        save_table(pd.concat(parts), name, FIGURES)
 
 
 if __name__ == "__main__":
