@@ -1,11 +1,16 @@
-"""The command line: `python -m scclip_core segment|trace|info|figures|evaluate-mini|bench`."""
+"""The command line: `python -m scclip_core segment|trace|info|evaluate|figures|evaluate-mini|bench`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 # torch and open_clip take seconds to import, so each command imports what it needs when it runs
-PRESETS = ("seed", "reference", "maskclip", "vanilla")
+METHODS = ("vanilla", "maskclip", "sclip", "clearclip", "naclip", "gem", "seed", "reference")
+DATASETS = (
+    *("scenes", "scenes-held-out", "voc21", "voc20", "context60", "context59"),
+    *("coco-object", "coco-stuff", "cityscapes", "ade20k"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--pretrained", help="open_clip tag such as openai, or a weights file; not for mini")
     model.add_argument(
-        "--config", choices=PRESETS, default="seed", help="hyper-parameters (default: %(default)s)"
+        "--config", choices=METHODS, default="seed", help="SC-CLIP's or a peer's (default: %(default)s)"
     )
     model.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
 
@@ -83,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     figures.add_argument("--quick", action="store_true", help="few scenes, to see that all works")
     figures.set_defaults(run=run_figures)
 
+    add_evaluate(commands, model)
     evaluate = commands.add_parser("evaluate-mini", help="measure the bundled model on fresh scenes")
     evaluate.add_argument("--count", type=int, default=500, help="scenes a style (default: %(default)s)")
     evaluate.add_argument(
@@ -100,19 +106,49 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_evaluate(commands, model: argparse.ArgumentParser) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        parents=[model],
+        help="mIoU of methods on a data set; a stopped run goes on, and torchrun shares it out",
+        epilog="Run with a wrong --root to see the folders that a data set must have.",
+    )
+    evaluate.add_argument("--dataset", choices=DATASETS, required=True, help="scenes are bundled")
+    evaluate.add_argument("--root", type=Path, help="folder of a public data set")
+    evaluate.add_argument(
+        "--method", default="vanilla,seed", help=f"of {', '.join(METHODS)} (default: %(default)s)"
+    )
+    evaluate.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired difference, contact sheet")
+    evaluate.add_argument("--count", type=int, help="only the first pictures, or how many scenes (500)")
+    evaluate.add_argument(
+        "--seed", type=int, default=2, help="of scenes and intervals (default: %(default)s)"
+    )
+    evaluate.add_argument(
+        "--workers", type=int, default=2, help="processes that read pictures (default: %(default)s)"
+    )
+    evaluate.add_argument("--out", required=True, type=Path, help="folder for tables and the journal")
+    evaluate.set_defaults(run=run_evaluate)
+
+
 def load(args: argparse.Namespace):
     """The segmenter that the common options ask for."""
+    from scclip_core.methods import make_method
+
+    return make_method(args.config, load_model(args))
+
+
+def load_model(args: argparse.Namespace):
+    """The frozen model that the common options ask for."""
     import torch
 
-    from scclip_core import SCCLIP, SCCLIPConfig, load_clip
+    from scclip_core import load_clip
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device must be cpu on this machine, which has no usable GPU, got {args.device}")
-    model = load_clip(args.model, args.pretrained, args.device)
-    if args.config == "seed":
-        return SCCLIP(model)
-    config = {"maskclip": SCCLIPConfig.maskclip, "vanilla": SCCLIPConfig.vanilla}.get(args.config)
-    return SCCLIP(model, config() if config else SCCLIPConfig.reference(model.depth))
+    device = args.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU a process
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    return load_clip(args.model, args.pretrained, device)
 
 
 def run_segment(args: argparse.Namespace) -> int:
@@ -165,6 +201,38 @@ def run_info(args: argparse.Namespace) -> int:
     for name, value in asdict(segmenter.config).items():
         print(f"{name:<22}{value if name != 'templates' or len(value) < 4 else f'{len(value)} sentences'}")
     return 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    from scclip_core.batch import check_output
+    from scclip_core.benchmarks import open_dataset
+    from scclip_core.methods import make_method
+    from scclip_core.results import compare_methods, save_results
+    from scclip_core.runs import about_run, evaluate
+
+    names = list(dict.fromkeys([*args.method.split(","), *(args.compare or ())]))
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(f"--method must be of {', '.join(METHODS)}, got {name!r}")
+    if args.compare and args.compare[0] == args.compare[1]:
+        raise ValueError(f"--compare must name two methods, got {args.compare[0]!r} twice")
+    if args.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    data = open_dataset(args.dataset, args.root, args.count, args.seed)
+    check_output(args.out)
+    model = load_model(args)
+    methods = {name: make_method(name, model) for name in names}
+    results = evaluate(methods, data, args.out, args.seed, args.workers)
+    if results is None:  # another of torchrun's processes tells
+        return 0
+    about = about_run(methods, data, args.seed)
+    print(save_results(results, data, about, args.out, args.seed).to_string(index=False))
+    if args.compare:
+        table = compare_methods(*args.compare, results, methods, data, args.out, args.seed)
+        print(f"{args.compare[0]} minus {args.compare[1]}, same pictures\n{table.to_string(index=False)}")
+    for name, why in results.failed.items():
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    return 1 if results.failed else 0
 
 
 def run_figures(args: argparse.Namespace) -> int:

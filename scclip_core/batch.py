@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,10 @@ from scclip_core.files import atomic_write
 from scclip_core.pictures import open_picture
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import overlay, palette, save_label_png
-from scclip_core.segmentation import check_windows, label_map, sliding_logits
+from scclip_core.segmentation import Windows, check_windows, label_map, sliding_logits
 from scclip_core.text import Classes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How a picture is cut: its short side in pixels (None: the size trained at), window and stride in
-    pixels.
-    """
-
-    short_side: int | None = None
-    window: int = 224
-    stride: int = 112
 
 
 def find_pictures(given: Sequence[Path]) -> list[Path]:
@@ -76,9 +64,9 @@ def segment_file(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture uint8 [H, W, 3] and its label map [H, W] at the same size, indices into `classes`."""
     picture = open_picture(path)
-    image = segmenter.model.preprocess(picture, windows.short_side)[None]  # [1, 3, h, w]
+    image = segmenter.model.preprocess(picture, windows.short_side)  # [3, h, w]
     named, text = segmenter.embed_classes(classes)
-    logits = sliding_logits(segmenter, image, text, windows.window, windows.stride)
+    (logits,) = sliding_logits(segmenter, [image], text, windows.window, windows.stride)  # [Q, h, w]
     return np.asarray(picture), label_map(logits, named, (picture.height, picture.width)).cpu().numpy()
 
 

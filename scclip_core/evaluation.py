@@ -16,9 +16,9 @@ from tqdm import tqdm
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SEED_TEMPLATE
 from scclip_core.files import DATA, atomic_write
-from scclip_core.methods import PRESETS
+from scclip_core.methods import PRESETS, make_method
 from scclip_core.metrics import (
-    confusion_matrix,
+    count_classes,
     interval,
     mean_interval,
     mean_iou,
@@ -60,7 +60,7 @@ def zero_shot(
 def dense(
     methods: dict[str, SCCLIP], style: str, count: int, seed: int, split: int = TEST, batch: int = 16
 ) -> dict[str, np.ndarray]:
-    """Confusion matrices over all words of each method on the same `count` scenes, {method: int64 [count, C,
+    """Class counts over all words of each method on the same `count` scenes, {method: int64 [count, 3,
     C]}.
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in methods}
@@ -69,10 +69,8 @@ def dense(
         truth = torch.from_numpy(np.stack([scene.labels for scene in scenes]))
         for name, segmenter in methods.items():
             guess = segmenter.segment(stack_images(segmenter.model, scenes), WORDS).cpu()
-            found[name] += [
-                confusion_matrix(g, t, len(WORDS)).numpy() for g, t in zip(guess, truth, strict=True)
-            ]
-    return {name: np.stack(matrices) for name, matrices in found.items()}
+            found[name] += [count_classes(g, t, len(WORDS)) for g, t in zip(guess, truth, strict=True)]
+    return {name: np.stack(counts) for name, counts in found.items()}
 
 
 def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -> pd.DataFrame:
@@ -84,18 +82,18 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 scenes, got {count}")
-    methods = {name: SCCLIP(model, make()) for name, make in PRESETS.items()}
+    methods = {name: make_method(name, model) for name in PRESETS}
     rows = []
     for style in STYLES:
         right = zero_shot(model, style, count, seed, split)
         share = mean_interval(right.astype(np.int64), seed)
         rows.append(("zero-shot accuracy", "class token", style, *share))
-        matrices = dense(methods, style, count, seed, split)
-        for name, matrix in matrices.items():
-            rows.append(("mIoU", name, style, *interval(matrix, mean_iou, seed)))
-            rows.append(("pixel accuracy", name, style, *interval(matrix, pixel_accuracy, seed)))
+        counted = dense(methods, style, count, seed, split)
+        for name, counts in counted.items():
+            rows.append(("mIoU", name, style, *interval(counts, mean_iou, seed)))
+            rows.append(("pixel accuracy", name, style, *interval(counts, pixel_accuracy, seed)))
             if name != "vanilla":
-                paired = paired_interval(matrix, matrices["vanilla"], mean_iou, seed)
+                paired = paired_interval(counts, counted["vanilla"], mean_iou, seed)
                 rows.append(("mIoU minus vanilla", name, style, *paired))
     table = pd.DataFrame(rows, columns=["measure", "method", "styles", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed, split="test" if split == TEST else "validation")

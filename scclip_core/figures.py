@@ -15,8 +15,8 @@ from scclip_core.config import SCCLIPConfig
 from scclip_core.curriculum import CURRICULUM, phase_at
 from scclip_core.evaluation import evaluate_mini, save_evaluation, stack_images
 from scclip_core.files import DATA
-from scclip_core.methods import PRESETS
-from scclip_core.metrics import confusion_matrix, mean_iou, pixel_accuracy
+from scclip_core.methods import PRESETS, make_method
+from scclip_core.metrics import count_classes, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery, save_figure, set_theme, spread
 from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
@@ -47,7 +47,7 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
     """Scenes in the training styles and in the style never seen: picture, truth, and the label map of each
     method.
     """
-    methods = {name: SCCLIP(model, make()) for name, make in PRESETS.items()}
+    methods = {name: make_method(name, model) for name in PRESETS}
     rows, numbers = [], []
     for style in STYLES:
         for index in range(per_style):
@@ -56,8 +56,8 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
             maps, captions = {"truth": scene.labels}, {"truth": f"{style} style"}
             for name, segmenter in methods.items():
                 guess = segmenter.segment(stack_images(model, [scene]), WORDS)[0]
-                confusion = confusion_matrix(guess, truth, len(WORDS)).numpy()
-                iou, accuracy = float(mean_iou(confusion)), float(pixel_accuracy(confusion))
+                counts = count_classes(guess, truth, len(WORDS))
+                iou, accuracy = float(mean_iou(counts)), float(pixel_accuracy(counts))
                 maps[TITLES[name]] = guess.numpy()
                 captions[TITLES[name]] = f"mIoU {iou:.2f}, pixels {accuracy:.0%}"
                 numbers.append((style, index, " ".join(scene.words), name, iou, accuracy))

@@ -135,10 +135,10 @@ class PeerCLIP(SCCLIP):
 
 
 PEERS: dict[str, Peer] = {"sclip": sclip, "clearclip": clearclip, "naclip": naclip, "gem": gem}
-PRESETS: dict[str, Callable[[], SCCLIPConfig]] = {
-    "vanilla": SCCLIPConfig.vanilla,
-    "maskclip": SCCLIPConfig.maskclip,
-    "seed": SCCLIPConfig,
+PRESETS: dict[str, Callable[[int], SCCLIPConfig]] = {  # the config of a model of that many blocks
+    "vanilla": lambda depth: SCCLIPConfig.vanilla(),
+    "maskclip": lambda depth: SCCLIPConfig.maskclip(),
+    "seed": SCCLIPConfig.for_depth,
     "reference": SCCLIPConfig.reference,
 }
 METHODS = ("vanilla", "maskclip", "sclip", "clearclip", "naclip", "gem", "seed", "reference")
@@ -160,4 +160,4 @@ def make_method(name: str, model: FrozenCLIP, **parameters: float) -> SCCLIP:
         raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
     if parameters:
         raise ValueError(f"{name} takes no parameters, got {', '.join(parameters)}: give SCCLIP a config")
-    return SCCLIP(model, PRESETS[name]())
+    return SCCLIP(model, PRESETS[name](model.depth))

@@ -96,11 +96,13 @@ def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[s
         len(rows), len(columns) + 2, figsize=(2.6 * (len(columns) + 2), 2.75 * len(rows)), squeeze=False
     )
     for line, row in zip(axes, rows, strict=True):
-        true = [int(i) for i in np.unique(row["maps"][columns[0]])]
-        counts = np.bincount(np.concatenate([m.ravel() for m in row["maps"].values()]), minlength=len(words))
+        labels = np.concatenate([m.ravel() for m in row["maps"].values()])
+        counts = np.bincount(labels[labels < len(words)], minlength=len(words))
+        true = [int(i) for i in np.unique(row["maps"][columns[0]]) if i < len(words)]
         guessed = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and i not in true]
         named = (true + guessed)[:7]
-        colours = np.tile(np.asarray(OTHER, np.uint8), (len(words), 1))
+        colours = np.tile(np.asarray(OTHER, np.uint8), (256, 1))
+        colours[255] = 255  # white: pixels that count nowhere
         colours[named] = palette(len(named))
         line[0].imshow(row["image"])
         for axis, column in zip(line[1:-1], columns, strict=True):

@@ -63,17 +63,17 @@ def ablate(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
     module minus without it.
     """
     methods = {name: SCCLIP(model, config) for name, config in ablation_configs().items()}
-    matrices = dense(methods, "training", count, seed, TEST)
+    counted = dense(methods, "training", count, seed, TEST)
     whole, rows = f"add {SWITCHES[-1]}", []
     for measure, statistic in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy)):
         before = "all off"
         for name in SWITCHES:
             pairs = {"added": (f"add {name}", before), "left out": (whole, f"without {name}")}
             for way, (with_it, without) in pairs.items():
-                gain = paired_interval(matrices[with_it], matrices[without], statistic, seed)
+                gain = paired_interval(counted[with_it], counted[without], statistic, seed)
                 rows.append((measure, way, name, *gain))
             before = f"add {name}"
-        total = paired_interval(matrices[whole], matrices["all off"], statistic, seed)
+        total = paired_interval(counted[whole], counted["all off"], statistic, seed)
         rows.append((measure, "total", "all modules", *total))
     table = pd.DataFrame(rows, columns=["measure", "way", "module", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed)
@@ -101,12 +101,12 @@ def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
             if value != getattr(default, name):
                 methods[name, value] = SCCLIP(model, replace(default, **{name: value}))
     methods["default", 0] = SCCLIP(model, default)
-    matrices = dense(methods, "training", count, seed, VALIDATION)
+    counted = dense(methods, "training", count, seed, VALIDATION)
     rows = []
     for name, values in SWEEPS.items():
         for value in values:
-            matrix = matrices.get((name, value), matrices["default", 0])
-            rows.append((name, value, *interval(matrix, mean_iou, seed), count, seed))
+            counts = counted.get((name, value), counted["default", 0])
+            rows.append((name, value, *interval(counts, mean_iou, seed), count, seed))
     return pd.DataFrame(rows, columns=["parameter", "setting", "value", "low", "high", "scenes", "seed"])
 
 
@@ -124,9 +124,9 @@ def winner(table: pd.DataFrame) -> SCCLIPConfig:
 def report_winner(model: FrozenCLIP, config: SCCLIPConfig, count: int, seed: int = SEED) -> pd.DataFrame:
     """The configuration chosen on validation scenes beside the seed's, on `count` test scenes."""
     methods = {"seed": SCCLIP(model), "chosen on validation": SCCLIP(model, config)}
-    matrices = dense(methods, "training", count, seed, TEST)
-    rows = [(name, *interval(matrix, mean_iou, seed)) for name, matrix in matrices.items()]
-    difference = paired_interval(matrices["chosen on validation"], matrices["seed"], mean_iou, seed)
+    counted = dense(methods, "training", count, seed, TEST)
+    rows = [(name, *interval(counts, mean_iou, seed)) for name, counts in counted.items()]
+    difference = paired_interval(counted["chosen on validation"], counted["seed"], mean_iou, seed)
     rows.append(("difference, paired", *difference))
     return pd.DataFrame(rows, columns=["what", "value", "low", "high"]).assign(scenes=count, seed=seed)
 

@@ -14,7 +14,7 @@ from scclip_core.attention import content_attention, self_attention_maps
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import dense, stack_images
-from scclip_core.metrics import interval, mean_interval, mean_iou
+from scclip_core.metrics import interval, mean_interval, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import spread
 from scclip_core.scenes import N_OBJECTS, TEST, VALIDATION, Scene, evaluation_scene
@@ -72,17 +72,14 @@ def purity_and_entropy(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def object_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of object pixels with the right label, [..., C, C] -> [...]."""
-    objects = confusion[..., :N_OBJECTS, :]
-    return np.diagonal(objects, axis1=-2, axis2=-1).sum(-1) / objects.sum((-2, -1))
+def object_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Share of object pixels with the right label, class counts [..., 3, C] -> [...]."""
+    return pixel_accuracy(counts[..., :N_OBJECTS])
 
 
-def background_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of background pixels with the right label, [..., C, C] -> [...]."""
-    rest = confusion[..., N_OBJECTS:, :]
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)[..., N_OBJECTS:].sum(-1)
-    return hits / rest.sum((-2, -1))
+def background_accuracy(counts: np.ndarray) -> np.ndarray:
+    """Share of background pixels with the right label, class counts [..., 3, C] -> [...]."""
+    return pixel_accuracy(counts[..., N_OBJECTS:])
 
 
 def residual_sweep(
@@ -93,15 +90,15 @@ def residual_sweep(
 ) -> pd.DataFrame:
     """res_cls from 0 to 1: mIoU, and the accuracy on object and background pixels, on validation scenes."""
     methods = {str(w): SCCLIP(model, replace(SCCLIPConfig(), res_cls=w)) for w in weights}
-    matrices = dense(methods, "training", count, seed, VALIDATION)
+    counted = dense(methods, "training", count, seed, VALIDATION)
     measures = {
         "mIoU": mean_iou,
         "object pixels right": object_accuracy,
         "background pixels right": background_accuracy,
     }
     rows = [
-        (float(weight), name, *interval(matrix, measure, seed), count, seed)
-        for weight, matrix in matrices.items()
+        (float(weight), name, *interval(counts, measure, seed), count, seed)
+        for weight, counts in counted.items()
         for name, measure in measures.items()
     ]
     return pd.DataFrame(rows, columns=["res_cls", "measure", "value", "low", "high", "scenes", "seed"])

@@ -46,11 +46,11 @@ def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFram
     methods = {name: make_method(name, model) for name in METHODS}
     rows = []
     for style in STYLES:
-        matrices = dense(methods, style, count, seed, TEST)
-        for name, matrix in matrices.items():
-            rows.append(("mIoU", name, style, *interval(matrix, mean_iou, seed)))
-            rows.append(("pixel accuracy", name, style, *interval(matrix, pixel_accuracy, seed)))
-            paired = paired_interval(matrix, matrices["seed"], mean_iou, seed)
+        counted = dense(methods, style, count, seed, TEST)
+        for name, counts in counted.items():
+            rows.append(("mIoU", name, style, *interval(counts, mean_iou, seed)))
+            rows.append(("pixel accuracy", name, style, *interval(counts, pixel_accuracy, seed)))
+            paired = paired_interval(counts, counted["seed"], mean_iou, seed)
             rows.append(("mIoU minus SC-CLIP (seed)", name, style, *paired))
     columns = ["measure", "method", "styles", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)

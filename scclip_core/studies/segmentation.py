@@ -15,7 +15,7 @@ from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import dense, stack_images
 from scclip_core.figures import TITLES
 from scclip_core.methods import make_method
-from scclip_core.metrics import confusion_matrix, interval, mean_iou, pixel_accuracy
+from scclip_core.metrics import count_classes, interval, mean_iou, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery
 from scclip_core.scenes import TEST, WORDS, Scene, evaluation_scene
@@ -36,7 +36,7 @@ def side_by_side(model: FrozenCLIP) -> pd.DataFrame:
         maps = {"truth": (truth, float("nan"))}
         for name in METHODS:
             guess = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
-            maps[name] = (guess, float(pixel_accuracy(confusion_matrix(guess, truth, len(WORDS)).numpy())))
+            maps[name] = (guess, float(pixel_accuracy(count_classes(guess, truth, len(WORDS)))))
         for name, (labels, right) in maps.items():
             rows += [(number, name, right, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["scene", "what", "pixel accuracy", "line", "labels"])
@@ -53,8 +53,8 @@ def prompts(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
         name: SCCLIP(model, replace(SCCLIPConfig(), templates=templates))
         for name, templates in wordings.items()
     }
-    matrices = dense(methods, "training", count, seed)
-    rows = [(name, *interval(matrix, mean_iou, seed)) for name, matrix in matrices.items()]
+    counted = dense(methods, "training", count, seed)
+    rows = [(name, *interval(counts, mean_iou, seed)) for name, counts in counted.items()]
     return pd.DataFrame(rows, columns=["prompt", "value", "low", "high"]).assign(scenes=count, seed=seed)
 
 
@@ -71,8 +71,8 @@ def absent_words(
         for number in numbers:
             asked = [*scene.words, *(others[i] for i in order[:number])]
             guess = torch.tensor([WORDS.index(word) for word in asked])[segmenter.segment(images, asked)[0]]
-            found[number].append(confusion_matrix(guess, truth, len(WORDS)).numpy())
-    rows = [(n, *interval(np.stack(matrices), pixel_accuracy, seed)) for n, matrices in found.items()]
+            found[number].append(count_classes(guess, truth, len(WORDS)))
+    rows = [(n, *interval(np.stack(counted), pixel_accuracy, seed)) for n, counted in found.items()]
     columns = ["words that are not there", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
 
@@ -99,11 +99,11 @@ def windows(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
         images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
         guesses = {"whole picture at once": segmenter.segment(images, WORDS)[0]}
         for stride in (224, 112):
-            logits = sliding_logits(segmenter, images, text, window=224, stride=stride)
+            (logits,) = sliding_logits(segmenter, images, text, window=224, stride=stride)
             guesses[f"windows of 224, step {stride}"] = label_map(logits, named, truth.shape)
         for name, guess in guesses.items():
-            ways.setdefault(name, []).append(confusion_matrix(guess, truth, len(WORDS)).numpy())
-    rows = [(name, *interval(np.stack(matrices), pixel_accuracy, seed)) for name, matrices in ways.items()]
+            ways.setdefault(name, []).append(count_classes(guess, truth, len(WORDS)))
+    rows = [(name, *interval(np.stack(counted), pixel_accuracy, seed)) for name, counted in ways.items()]
     return pd.DataFrame(rows, columns=["way", "value", "low", "high"]).assign(pictures=count, seed=seed)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import stack_images
-from scclip_core.metrics import confusion_matrix, interval, mean_interval, mean_iou
+from scclip_core.metrics import count_classes, interval, mean_interval, mean_iou
 from scclip_core.pipeline import SCCLIP, upsample
 from scclip_core.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
@@ -89,7 +89,7 @@ def over_smoothing(
     """
     segmenter = SCCLIP(model, SCCLIPConfig.maskclip())
     text, layer = segmenter.embed_classes(WORDS)[1], SCCLIPConfig().pre_adjust_idx
-    confusion: dict[int, list[np.ndarray]] = {p: [] for p in powers}
+    counts: dict[int, list[np.ndarray]] = {p: [] for p in powers}
     alike: dict[int, list[float]] = {p: [] for p in powers}
     for index in range(count):
         scene = evaluation_scene(VALIDATION, seed, index)
@@ -101,11 +101,11 @@ def over_smoothing(
                 features = torch.nn.functional.normalize(model.project(tokens), dim=-1)
                 logits = (features @ text.T).unflatten(1, (GRID, GRID))
                 guess = upsample(logits, truth.shape).argmax(1)[0]
-                confusion[step].append(confusion_matrix(guess, truth, len(WORDS)).numpy())
+                counts[step].append(count_classes(guess, truth, len(WORDS)))
                 alike[step].append(float(patch_similarity(features).mean()))
             tokens = adaptive_aggregate(tokens, sparse)
     rows = [
-        (p, *interval(np.stack(confusion[p]), mean_iou, seed), float(np.mean(alike[p])), count, seed)
+        (p, *interval(np.stack(counts[p]), mean_iou, seed), float(np.mean(alike[p])), count, seed)
         for p in powers
     ]
     return pd.DataFrame(rows, columns=["steps", "value", "low", "high", "mean similarity", "scenes", "seed"])

@@ -1,0 +1,230 @@
+"""The eight public benchmarks, read from miniatures in their exact layouts, scored as scikit-learn does."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from sklearn.metrics import jaccard_score
+
+from scclip_core import SCCLIP
+from scclip_core import __main__ as command_line
+from scclip_core.benchmarks import BENCHMARKS, DATASETS, open_dataset, read_words
+from scclip_core.metrics import mean_iou
+from scclip_core.runs import Chunks, evaluate, label_maps
+
+SIZES = [(60, 44), (44, 60), (50, 50)]  # width, height
+COUNTS = {
+    "voc20": 20,
+    "context59": 59,
+    "coco_objects": 80,
+    "coco_stuff": 171,
+    "cityscapes": 19,
+    "ade20k": 150,
+}
+
+
+def save(array: np.ndarray, path, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array)
+    if path.suffix == ".png" and array.ndim == 2 and options.pop("palette", False):
+        image = image.convert("L")
+        image.putpalette([v for i in range(256) for v in (i, 255 - i, (7 * i) % 256)])
+    image.save(path, **options)
+
+
+def pictures(names, folder, suffix=".jpg"):
+    rng = np.random.default_rng(0)
+    for name, (width, height) in zip(names, SIZES, strict=True):
+        save(rng.integers(0, 256, (height, width, 3), np.uint8), folder / f"{name}{suffix}")
+
+
+def blocks(values, seed=0):
+    """Label maps of 4 x 5 blocks, one a picture, of the values given."""
+    rng = np.random.default_rng(seed)
+    for width, height in SIZES:
+        coarse = Image.fromarray(rng.choice(values, (4, 5)).astype(np.uint8))
+        yield np.asarray(coarse.resize((width, height), Image.Resampling.NEAREST))
+
+
+def voc(root, base="VOCdevkit/VOC2012", labels="SegmentationClass", lists="Segmentation", top=21):
+    names = ["2007_000033", "2007_000042", "2007_000061"]
+    pictures(names, root / base / "JPEGImages")
+    maps = list(blocks([0, 0, 1, 5, 15, top - 1, 255]))
+    for name, labelled in zip(names, maps, strict=True):
+        save(labelled, root / base / labels / f"{name}.png", palette=True)
+    (root / base / "ImageSets" / lists).mkdir(parents=True)
+    (root / base / "ImageSets" / lists / "val.txt").write_text("\n".join(names) + "\n")
+    return maps
+
+
+def context(root):
+    return voc(root, "VOCdevkit/VOC2010", "SegmentationClassContext", "SegmentationContext", 60)
+
+
+def shifted(maps):
+    return [np.where((m == 0) | (m == 255), 255, m.astype(int) - 1).astype(np.uint8) for m in maps]
+
+
+def coco_object(root):
+    names = ["000000000139", "000000000285", "000000000632"]
+    pictures(names, root / "val2017")
+    images, annotations, maps = [], [], []
+    categories = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
+    for number, (name, (width, height)) in enumerate(zip(names, SIZES, strict=True)):
+        images.append({"id": number + 1, "file_name": f"{name}.jpg", "width": width, "height": height})
+        expected = np.zeros((height, width), np.uint8)
+        box = [4, 4, 34, 4, 34, 34, 4, 34]  # a polygon, 30 x 30, with a run-length coded one over it
+        expected[4:34, 4:34] = categories.index(90) + 1
+        crowd = np.zeros((height, width), np.uint8, order="F")
+        crowd[10:20, 10:20] = 1
+        expected[10:20, 10:20] = categories.index(18) + 1
+        code = coco_mask.encode(crowd)
+        code["counts"] = code["counts"].decode()
+        for category, shape, area, iscrowd in ((18, code, 100, 1), (90, [box], 900, 0)):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": number + 1, "category_id": category,
+                    "segmentation": shape, "area": area, "iscrowd": iscrowd, "bbox": [4, 4, 30, 30],
+                }
+            )  # fmt: skip
+        maps.append(expected)
+    told = {"images": images, "annotations": annotations}
+    told["categories"] = [{"id": i, "name": str(i)} for i in categories]
+    (root / "annotations").mkdir()
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    return maps
+
+
+def coco_stuff(root):
+    names = ["000000000139", "000000000285", "000000000632"]
+    pictures(names, root / "val2017")
+    maps = list(blocks([0, 10, 12, 89, 91, 181, 255]))
+    label = {0: 0, 10: 10, 12: 11, 89: 79, 91: 80, 181: 170, 255: 255}  # 11, 25 ... 90 do not occur
+    for name, values in zip(names, maps, strict=True):
+        save(values, root / "stuffthingmaps" / "val2017" / f"{name}.png")
+    return [np.vectorize(label.get)(values).astype(np.uint8) for values in maps]
+
+
+def cityscapes(root):
+    names = [f"{city}_00000{i}_000019" for i, city in enumerate(("frankfurt", "lindau", "munster"))]
+    maps = list(blocks([0, 4, 7, 8, 26, 33]))
+    label = {0: 255, 4: 255, 7: 0, 8: 1, 26: 13, 33: 18}
+    for name, (width, height), values in zip(names, SIZES, maps, strict=True):
+        city = name.split("_")[0]
+        rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        save(rgb, root / "leftImg8bit" / "val" / city / f"{name}_leftImg8bit.png")
+        for kind in ("labelIds", "instanceIds"):
+            save(values, root / "gtFine" / "val" / city / f"{name}_gtFine_{kind}.png")
+    return [np.vectorize(label.get)(values).astype(np.uint8) for values in maps]
+
+
+def ade20k(root):
+    names = [f"ADE_val_0000000{i}" for i in (1, 2, 3)]
+    base = root / "ADEChallengeData2016"
+    pictures(names, base / "images" / "validation")
+    maps = list(blocks([0, 1, 2, 77, 150]))
+    for name, values in zip(names, maps, strict=True):
+        save(values, base / "annotations" / "validation" / f"{name}.png")
+    return shifted(maps)
+
+
+MAKERS = {
+    "voc21": voc,
+    "voc20": lambda root: shifted(voc(root)),
+    "context60": context,
+    "context59": lambda root: shifted(context(root)),
+    "coco-object": coco_object,
+    "coco-stuff": coco_stuff,
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_miniature_is_read_and_scored_as_scikit_learn_does(name, tmp_path, model):
+    expected = MAKERS[name](tmp_path)
+    data = open_dataset(name, tmp_path)
+    chunks = Chunks(data, model)
+    assert len(data.samples) == 3
+    for i, labels in enumerate(expected):
+        picture, found = data.samples.read(i)
+        assert picture.size == SIZES[i] and found.dtype == np.uint8
+        assert np.array_equal(found, labels)
+    out = tmp_path / "out"
+    out.mkdir()
+    segmenter = SCCLIP(model)
+    results = evaluate({"seed": segmenter}, data, out, workers=0)
+    assert results.counts["seed"].shape == (3, 3, len(data.classes)) and not results.failed
+    maps = label_maps(segmenter, [chunks.load(i).image for i in range(3)], [m.shape for m in expected], data)
+    truth = np.concatenate([m.ravel() for m in expected])
+    guess = np.concatenate([m.numpy().ravel() for m in maps])
+    kept = truth != 255
+    occurring = sorted(set(truth[kept]) | set(guess[kept]))
+    score = jaccard_score(truth[kept], guess[kept], labels=occurring, average="macro", zero_division=0)
+    assert mean_iou(results.counts["seed"].sum(0)) == pytest.approx(score, abs=1e-12)
+
+
+@pytest.mark.parametrize("file", COUNTS)
+def test_word_lists_have_the_classes_of_their_data_set(file):
+    words = read_words(file)
+    names = [name for names in words for name in names]
+    assert len(words) == COUNTS[file]
+    assert all(names) and len(set(names)) == len(names)
+
+
+def test_words_of_every_benchmark_differ():
+    for benchmark in BENCHMARKS.values():
+        names = [name for names in benchmark.classes() for name in names]
+        assert len(set(names)) == len(names)
+
+
+def test_the_protocol_is_the_published_one():
+    short = {name: b.protocol.short_side for name, b in BENCHMARKS.items()}
+    assert short.pop("cityscapes") == 560 and set(short.values()) == {336}
+    scales = {name: b.protocol.logit_scale for name, b in BENCHMARKS.items() if b.protocol.logit_scale != 40}
+    assert scales == {"voc21": 50, "coco-object": 55}
+    thresholds = {n: b.protocol.probability_threshold for n, b in BENCHMARKS.items()}
+    assert {n: t for n, t in thresholds.items() if t} == {
+        "voc21": 0.15,
+        "context60": 0.15,
+        "coco-object": 0.35,
+    }
+    assert {n for n, b in BENCHMARKS.items() if b.protocol.area_threshold} == {"voc21"}
+    assert all((b.protocol.window, b.protocol.stride) == (224, 112) for b in BENCHMARKS.values())
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_wrong_root_is_told_the_expected_tree(name, tmp_path):
+    for root in (tmp_path, tmp_path / "missing", None):
+        with pytest.raises(ValueError, match="root must be the folder that holds") as error:
+            open_dataset(name, root)
+        for line in BENCHMARKS[name].tree:
+            assert f"\n  {line}" in str(error.value)
+
+
+def test_a_tree_without_pictures_is_refused(tmp_path):
+    (tmp_path / "ADEChallengeData2016" / "images" / "validation").mkdir(parents=True)
+    (tmp_path / "ADEChallengeData2016" / "annotations" / "validation").mkdir(parents=True)
+    with pytest.raises(ValueError, match="root must hold pictures of ade20k, .* has none"):
+        open_dataset("ade20k", tmp_path)
+
+
+def test_names_and_counts_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset must be one of scenes, .*ade20k, got 'voc'"):
+        open_dataset("voc", tmp_path)
+    with pytest.raises(ValueError, match="count must be at least 1 picture, got 0"):
+        open_dataset("scenes", count=0)
+
+
+def test_the_command_line_knows_the_same_names():
+    from scclip_core.methods import METHODS
+
+    assert command_line.DATASETS == DATASETS
+    assert command_line.METHODS == METHODS
+
+
+def test_a_picture_of_scenes_is_what_it_says():
+    picture, labels = open_dataset("scenes-held-out", count=3, seed=5).samples.read(2)
+    assert picture.size == (224, 224) and labels.shape == (224, 224) and labels.max() < 56
