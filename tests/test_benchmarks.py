@@ -15,14 +15,8 @@ from scclip_core.metrics import mean_iou
 from scclip_core.runs import Chunks, evaluate, label_maps
 
 SIZES = [(60, 44), (44, 60), (50, 50)]  # width, height
-COUNTS = {
-    "voc20": 20,
-    "context59": 59,
-    "coco_objects": 80,
-    "coco_stuff": 171,
-    "cityscapes": 19,
-    "ade20k": 150,
-}
+COUNTS = {"voc20": 20, "context59": 59, "coco_objects": 80, "coco_stuff": 171, "ade20k": 150}
+COUNTS |= {"cityscapes": 19, "background": 1, "background_stuff": 1}
 
 
 def save(array: np.ndarray, path, **options) -> None:
@@ -186,11 +180,8 @@ def test_the_protocol_is_the_published_one():
     scales = {name: b.protocol.logit_scale for name, b in BENCHMARKS.items() if b.protocol.logit_scale != 40}
     assert scales == {"voc21": 50, "coco-object": 55}
     thresholds = {n: b.protocol.probability_threshold for n, b in BENCHMARKS.items()}
-    assert {n: t for n, t in thresholds.items() if t} == {
-        "voc21": 0.15,
-        "context60": 0.15,
-        "coco-object": 0.35,
-    }
+    expected = {"voc21": 0.15, "context60": 0.15, "coco-object": 0.35}
+    assert {name: threshold for name, threshold in thresholds.items() if threshold} == expected
     assert {n for n, b in BENCHMARKS.items() if b.protocol.area_threshold} == {"voc21"}
     assert all((b.protocol.window, b.protocol.stride) == (224, 112) for b in BENCHMARKS.values())
 
@@ -207,7 +198,7 @@ def test_a_wrong_root_is_told_the_expected_tree(name, tmp_path):
 def test_a_tree_without_pictures_is_refused(tmp_path):
     (tmp_path / "ADEChallengeData2016" / "images" / "validation").mkdir(parents=True)
     (tmp_path / "ADEChallengeData2016" / "annotations" / "validation").mkdir(parents=True)
-    with pytest.raises(ValueError, match="root must hold pictures of ade20k, .* has none"):
+    with pytest.raises(ValueError, match=r"root must hold pictures of ade20k, .* has none"):
         open_dataset("ade20k", tmp_path)
 
 

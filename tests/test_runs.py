@@ -126,7 +126,7 @@ def lose_labels(base):
     [
         (break_picture, "is not a picture that can be read"),
         (break_labels, "labels must be in 0..149 or 255, got 150"),
-        (break_size, "label map and picture must have one size, got 44 x 61, 44 x 60"),
+        (break_size, "label map and picture must have one size, got 44 x 61, the picture 44 x 60"),
         (lose_labels, "is not a label picture that can be read"),
     ],
 )
