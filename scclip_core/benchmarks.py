@@ -19,6 +19,7 @@ from scclip_core.scenes import TEST, WORDS, evaluation_scene
 from scclip_core.segmentation import Protocol
 
 IGNORE = 255
+STUFF = "stuffthingmaps/val2017"
 TEMPLATES = SCCLIPConfig.reference().templates
 Pair = tuple[Image.Image, np.ndarray]
 
@@ -107,6 +108,16 @@ def _context(root: Path, change: Callable) -> Samples:
 
 
 def _coco_object(root: Path) -> Samples:
+    """COCO-Stuff's maps with all stuff as background, as the published conversion has them; without them,
+    instances.
+    """
+    if not (root / STUFF).is_dir():
+        return _coco_instances(root)
+    numbers = {v: i + 1 if i < 80 else 0 for v, i in coco_stuff_numbers().items()}
+    return _coco_maps(root, numbers)
+
+
+def _coco_instances(root: Path) -> Samples:
     """Instances painted into one map, larger ones first, so that small objects stay seen; 0 is background."""
     from pycocotools.coco import COCO
 
@@ -133,10 +144,10 @@ def coco_stuff_numbers() -> dict[int, int]:
     return {value: i for i, value in enumerate(v for v in range(182) if v not in missing)}
 
 
-def _coco_stuff(root: Path) -> Samples:
+def _coco_maps(root: Path, numbers: dict[int, int]) -> Samples:
     pictures = sorted((root / "val2017").glob("*.jpg"))
-    labels = [root / "stuffthingmaps" / "val2017" / f"{path.stem}.png" for path in pictures]
-    return _pairs(pictures, labels, lambda values: renumber(values, coco_stuff_numbers()))
+    labels = [root / STUFF / f"{path.stem}.png" for path in pictures]
+    return _pairs(pictures, labels, lambda values: renumber(values, numbers))
 
 
 def _cityscapes(root: Path) -> Samples:
@@ -198,11 +209,14 @@ BENCHMARKS = {
     "coco-object": Benchmark(
         ("background_stuff", "coco_objects"),
         Protocol(logit_scale=55, probability_threshold=0.35, templates=TEMPLATES),
-        ("val2017/NAME.jpg", "annotations/instances_val2017.json"),
+        ("val2017/NAME.jpg", f"{STUFF}/NAME.png, or annotations/instances_val2017.json"),
         _coco_object,
     ),
     "coco-stuff": Benchmark(
-        ("coco_stuff",), PLAIN, ("val2017/NAME.jpg", "stuffthingmaps/val2017/NAME.png"), _coco_stuff
+        ("coco_stuff",),
+        PLAIN,
+        ("val2017/NAME.jpg", f"{STUFF}/NAME.png"),
+        lambda root: _coco_maps(root, coco_stuff_numbers()),
     ),
     "cityscapes": Benchmark(
         ("cityscapes",),
@@ -257,11 +271,13 @@ def open_dataset(name: str, root: Path | None = None, count: int | None = None, 
 
 
 def _checked(name: str, root: Path | None, tree: tuple[str, ...]) -> Path:
-    """The root, if all that the tree names before its first placeholder is there."""
+    """The root, if every line of the tree (one of its ways, where there are two) is there up to its first
+    placeholder.
+    """
     for line in tree:
-        known = [part for part in line.split("/") if not part.startswith(("NAME", "CITY"))]
-        if root is None or not root.joinpath(*known).exists():
-            given = "none given" if root is None else f"{root} has no {'/'.join(known)}"
+        ways = [way.partition("NAME")[0].partition("CITY")[0] for way in line.split(", or ")]
+        if root is None or not any((root / way).exists() for way in ways):
+            given = "none given" if root is None else f"{root} has no {' or '.join(ways)}"
             raise ValueError(
                 f"root must be the folder that holds {name}, {given}; expected under it:\n{_shown(tree)}"
             )

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.evaluation import dense, stack_images
+from scclip_core.files import DATA
 from scclip_core.methods import METHODS, make_method
 from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
-from scclip_core.plots import draw_gallery, spread
+from scclip_core.plots import OKABE_ITO, draw_gallery, spread
 from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
 from scclip_core.studies import figure
 from scclip_core.studies.drawing import label_rows, read_labels
@@ -82,6 +83,38 @@ def changes() -> pd.DataFrame:
     columns = ["attention", "residual", "MLP", "besides"]
     table = pd.DataFrame.from_dict(CHANGES, orient="index", columns=columns)
     return table.rename_axis("method").reset_index()
+
+
+def published() -> pd.DataFrame:
+    """mIoU that the peers' authors state on the eight benchmarks, ViT-B/16: claims, with their sources."""
+    return pd.read_csv(DATA / "published.csv")
+
+
+@figure("09_finetuned")
+def draw_finetuned(table: pd.DataFrame) -> Figure:
+    """mIoU over the number of labelled scenes, with what training-free methods reach as level lines."""
+    drawn, axes = plt.subplots(1, len(STYLES), figsize=(14, 4.8), sharey=True)
+    part = table[table["measure"] == "mIoU"]
+    for axis, (style, rows) in zip(axes, part.groupby("styles", sort=False), strict=True):
+        for i, (way, line) in enumerate(rows.groupby("way", sort=False)):
+            colour, label = OKABE_ITO[i if i < 3 else i + 1], NAMES.get(str(way), str(way))
+            if (line["labelled scenes"] == 0).all():
+                level = 100 * line[["value", "low", "high"]].iloc[0]
+                axis.axhline(level["value"], color=colour, linestyle="--", label=f"{label}, no label")
+                axis.axhspan(level["low"], level["high"], color=colour, alpha=0.12, linewidth=0)
+            else:
+                axis.errorbar(
+                    line["labelled scenes"], 100 * line["value"], 100 * spread(line), color=colour,
+                    marker="o", capsize=4, label=label,
+                )  # fmt: skip
+        axis.set(xscale="log", xlabel="labelled scenes", title=f"{style} style")
+        axis.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
+        axis.minorticks_off()
+    axes[0].set_ylabel("mIoU (%)")
+    axes[1].legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
 
 
 @figure("09_changes")

@@ -26,11 +26,12 @@ from scclip_core.plots import save_table
 from scclip_core.similarity import patch_similarity
 from scclip_core.studies import FIGURES, figure
 from scclip_core.studies.drawing import CLAIM
+from scclip_core.studies.ideas import limits, time_ideas
 from scclip_core.studies.outliers import time_detectors
 from scclip_core.studies.peers import time_methods
 from scclip_core.timing import compare, machine
 
-SIDES = (112, 160, 224, 320, 448, 512)  # pixels: 7 x 7 to 32 x 32 patches of 16
+SIDES = (112, 160, 224, 320, 448, 512, 768, 1024)  # pixels: 7 x 7 to 64 x 64 patches of 16
 WHAT = ("vanilla CLIP", "SC-CLIP (seed)", "LOF alone", "similarity alone")
 
 
@@ -93,7 +94,8 @@ def time_growth(model: FrozenCLIP, sides: tuple[int, ...] = SIDES, repeats: int 
             lambda t=tokens: patch_similarity(t),
         )
         runs = dict(zip(WHAT, calls, strict=True))
-        tables.append(compare(runs, repeats).assign(model=model.name, side=side, patches=n))
+        rounds = repeats if n <= 1024 else min(repeats, 3)  # a large picture takes long, and varies little
+        tables.append(compare(runs, rounds, 1).assign(model=model.name, side=side, patches=n))
     return pd.concat(tables, ignore_index=True).assign(**machine())
 
 
@@ -180,6 +182,22 @@ def draw_ratio(table: pd.DataFrame) -> Figure:
     return drawn
 
 
+@figure("07_ideas")
+def draw_ideas(table: pd.DataFrame) -> Figure:
+    """What every idea saves, percent of vanilla's time; those that the core follows are filled."""
+    drawn, axes = plt.subplots(1, table["batch"].nunique(), figsize=(14, 4.4), sharey=True, squeeze=False)
+    shown = table[table["idea"] != "windows in batches"]  # of another picture, so of another whole
+    for axis, (batch, part) in zip(axes[0], shown.groupby("batch"), strict=True):
+        colours = ["#0072B2" if kept == "yes" else "white" for kept in part["kept"]]
+        axis.barh(part["idea"], part["saved (% of vanilla)"], color=colours, edgecolor="#0072B2")
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set(title=f"B = {batch}", xlabel="saved (% of vanilla's time)")
+    axes[0, 0].invert_yaxis()
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
+
+
 @figure("07_growth")
 def draw_growth(table: pd.DataFrame) -> Figure:
     """Time over the number of patches, both axes logarithmic, exponents in the legend."""
@@ -191,7 +209,7 @@ def draw_growth(table: pd.DataFrame) -> Figure:
             label = f"{what}: N^{fitted[model, what]:.2f}"
             axis.loglog(part["patches"], part["milliseconds"], marker="o", markersize=5, label=label)
         axis.set(title=model, xlabel="patches N", ylabel="milliseconds")
-        axis.set_xticks([49, 196, 784], ["49", "196", "784"])
+        axis.set_xticks([49, 196, 784, 4096], ["49", "196", "784", "4,096"])
         axis.minorticks_off()
         axis.legend(frameon=False, fontsize=11)
     sns.despine(drawn)
@@ -223,9 +241,11 @@ def measure(repeats: int = 7) -> None:
         "07_profile": [profile_stages(model, batch) for model in models for batch in (1, 8)],
         "07_growth": [time_growth(model, repeats=repeats) for model in models],
         "07_memory": [peak_memory(model.name) for model in models],
+        "07_ideas": [time_ideas(models[1], batch, repeats) for batch in (1, 8)],
     }
     for name, parts in tables.items():
         save_table(pd.concat(parts), name, FIGURES)
+    save_table(limits(FIGURES), "07_limits", FIGURES)
 
 
 if __name__ == "__main__":
