@@ -9,6 +9,7 @@ import hashlib
 import html
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from scclip_core.files import DATA, atomic_write
 ROOT = DATA.parent
 NOTEBOOKS = ROOT / "notebooks"
 MANIFEST = NOTEBOOKS / "manifest.json"
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # where an object lies in memory, other in each run
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a traceback in a terminal
 LEDGER = "08_claims"  # reads what the other chapters stored, so it runs after them
 
 
@@ -51,6 +54,9 @@ def execute(path: Path, threads: int) -> NotebookNode:
     client.execute(env=os.environ | env)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for shown in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "text/plain" in shown:
+                shown["text/plain"] = ADDRESS.sub("", shown["text/plain"])
         if "widget" in cell.metadata.get("tags", []):
             cell.outputs, cell.execution_count = [], None
     notebook.metadata = {
@@ -69,7 +75,7 @@ def run(paths: Sequence[Path], write: bool, jobs: int) -> list[str]:
         try:
             notebook = execute(path, threads)
         except CellExecutionError as error:
-            failed.append(f"{path.name}: {str(error).strip().splitlines()[-1]}")
+            failed.append(f"{path.name}: {COLOUR.sub('', str(error)).strip().splitlines()[-1]}")
             print(error, file=sys.stderr)
             return
         if write:

@@ -113,7 +113,8 @@ def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[s
         ]
         if len(true + guessed) > len(named):
             handles.append(Patch(color=np.asarray(OTHER) / 255, label="other words (wrong)"))
-        line[-1].legend(handles=handles, loc="center left", frameon=False, fontsize=11, borderaxespad=0)
+        size = 11 if len(columns) < 7 else 17  # a wide figure is shown smaller
+        line[-1].legend(handles=handles, loc="center left", frameon=False, fontsize=size, borderaxespad=0)
         line[-1].axis("off")
         for axis in line[:-1]:
             axis.set(xticks=[], yticks=[])

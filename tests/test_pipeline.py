@@ -1,5 +1,6 @@
 """The promises of the whole pipeline: frozen, repeatable, batched, and each switch its own stage."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -181,6 +182,14 @@ def test_float32_agrees_with_float64(model, images):
 def test_an_open_clip_model_is_taken_as_it_is(images):
     clip = tiny_clip()
     assert torch.equal(SCCLIP(clip).features(images), SCCLIP(FrozenCLIP(clip)).features(images))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's own compiler needs a C++ one")
+@pytest.mark.parametrize("config", [SCCLIPConfig(), SCCLIPConfig.reference()])
+def test_compiled_features_agree_with_eager_ones(model, images, config):
+    segmenter = SCCLIP(model, config)
+    compiled = torch.compile(segmenter.features, fullgraph=True)
+    assert (compiled(images) - segmenter.features(images)).abs().max() <= 1e-4
 
 
 def test_the_features_compile_into_one_graph(model, images):

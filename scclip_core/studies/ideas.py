@@ -141,7 +141,7 @@ def time_ideas(model: FrozenCLIP, batch: int, repeats: int = 10) -> pd.DataFrame
 
 
 def agreement(count: int = 100, dtype: torch.dtype = torch.bfloat16, seed: int = 3) -> float:
-    """Share of the pixels of `count` validation scenes that the bundled model labels alike in a half `dtype`."""
+    """Share of the pixels of `count` validation scenes that mini labels alike in `dtype` and float32."""
     exact, half = SCCLIP(load_clip("mini")), SCCLIP(load_clip("mini", dtype=dtype))
     same = []
     for i in range(count):

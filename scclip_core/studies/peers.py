@@ -90,6 +90,26 @@ def published() -> pd.DataFrame:
     return pd.read_csv(DATA / "published.csv")
 
 
+def worth(table: pd.DataFrame) -> pd.DataFrame:
+    """How many labelled scenes a training-free method is worth: where a way of fine-tuning reaches its mIoU.
+
+    Between the amounts measured, on a line over the logarithm of the scenes; "fewer than 10" or "more than
+    1,000" outside.
+    """
+    rows, part = [], table[table["measure"] == "mIoU"]
+    for (style, way), line in part[part["labelled scenes"] > 0].groupby(["styles", "way"], sort=False):
+        amounts, reached = line["labelled scenes"].to_numpy(), line["value"].to_numpy()
+        for level in part[(part["labelled scenes"] == 0) & (part["styles"] == style)].itertuples():
+            if level.value < reached[0]:
+                scenes = f"fewer than {amounts[0]}"
+            elif level.value > reached[-1]:
+                scenes = f"more than {amounts[-1]:,}"
+            else:
+                scenes = f"{np.exp(np.interp(level.value, reached, np.log(amounts))):.0f}"
+            rows.append((style, NAMES[level.way], way, scenes))
+    return pd.DataFrame(rows, columns=["styles", "method", "fine-tuned", "labelled scenes"])
+
+
 @figure("09_finetuned")
 def draw_finetuned(table: pd.DataFrame) -> Figure:
     """mIoU over the number of labelled scenes, with what training-free methods reach as level lines."""
