@@ -85,36 +85,46 @@ def save_table(table: pd.DataFrame, name: str, folder: Path) -> None:
         table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 
+def name_colours(
+    truth: np.ndarray, maps: Sequence[np.ndarray], words: Sequence[str]
+) -> tuple[np.ndarray, list[Patch]]:
+    """Colours uint8 [256, 3] of the labels in some maps of one picture, and the handles of a legend.
+
+    To the true words first, then to the words most often predicted, seven in all, which colour-blind readers
+    can tell apart; the rest is grey, and 255, which counts nowhere, white.
+    """
+    labels = np.concatenate([m.ravel() for m in maps])
+    counts = np.bincount(labels[labels < len(words)], minlength=len(words))
+    true = [int(i) for i in np.unique(truth) if i < len(words)]
+    guessed = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and i not in true]
+    named = (true + guessed)[:7]
+    colours = np.tile(np.asarray(OTHER, np.uint8), (256, 1))
+    colours[255] = 255
+    colours[named] = palette(len(named))
+    handles = [
+        Patch(color=colours[i] / 255, label=words[i] + ("" if i in true else " (wrong)")) for i in named
+    ]
+    if len(true + guessed) > len(named):
+        handles.append(Patch(color=np.asarray(OTHER) / 255, label="other words (wrong)"))
+    return colours, handles
+
+
 def draw_gallery(rows: Sequence[dict], columns: Sequence[str], words: Sequence[str]) -> Figure:
     """A gallery: one row a picture, its image, then label maps under `columns`, then a legend of its words.
 
     A row is {"image": uint8 [H, W, 3], "captions": {column: text}, "maps": {column: labels [H, W]}}; the
-    first column is the truth. Colours are given anew in each row: to the true words first, then to the words
-    most often predicted, seven in all, which colour-blind readers can tell apart; the rest is grey.
+    first column is the truth. Colours are given anew in each row, by `name_colours`.
     """
     figure, axes = plt.subplots(
         len(rows), len(columns) + 2, figsize=(2.6 * (len(columns) + 2), 2.75 * len(rows)), squeeze=False
     )
     for line, row in zip(axes, rows, strict=True):
-        labels = np.concatenate([m.ravel() for m in row["maps"].values()])
-        counts = np.bincount(labels[labels < len(words)], minlength=len(words))
-        true = [int(i) for i in np.unique(row["maps"][columns[0]]) if i < len(words)]
-        guessed = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and i not in true]
-        named = (true + guessed)[:7]
-        colours = np.tile(np.asarray(OTHER, np.uint8), (256, 1))
-        colours[255] = 255  # white: pixels that count nowhere
-        colours[named] = palette(len(named))
+        colours, handles = name_colours(row["maps"][columns[0]], list(row["maps"].values()), words)
         line[0].imshow(row["image"])
         for axis, column in zip(line[1:-1], columns, strict=True):
             axis.imshow(colour_labels(row["maps"][column], colours), interpolation="nearest")
             axis.set_xlabel(row["captions"].get(column, ""), fontsize=12)
-        handles = [
-            Patch(color=colours[i] / 255, label=words[i] + ("" if i in true else " (wrong)")) for i in named
-        ]
-        if len(true + guessed) > len(named):
-            handles.append(Patch(color=np.asarray(OTHER) / 255, label="other words (wrong)"))
-        size = 11 if len(columns) < 7 else 17  # a wide figure is shown smaller
-        line[-1].legend(handles=handles, loc="center left", frameon=False, fontsize=size, borderaxespad=0)
+        line[-1].legend(handles=handles, loc="center left", frameon=False, fontsize=11, borderaxespad=0)
         line[-1].axis("off")
         for axis in line[:-1]:
             axis.set(xticks=[], yticks=[])

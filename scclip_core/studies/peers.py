@@ -12,7 +12,7 @@ from scclip_core.evaluation import dense, stack_images
 from scclip_core.files import DATA
 from scclip_core.methods import METHODS, make_method
 from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
-from scclip_core.plots import OKABE_ITO, draw_gallery, spread
+from scclip_core.plots import OKABE_ITO, colour_labels, name_colours, spread
 from scclip_core.scenes import STYLES, TEST, WORDS, evaluation_scene
 from scclip_core.studies import figure
 from scclip_core.studies.drawing import label_rows, read_labels
@@ -165,17 +165,25 @@ def draw_changes(table: pd.DataFrame) -> Figure:
 
 
 @figure("09_maps")
-def draw_peer_maps(table: pd.DataFrame) -> Figure:
-    """Truth and label maps of all methods, a line a drawing style."""
-    titles = {"truth": "truth", **NAMES}
-    rows = []
-    for style, part in table.groupby("styles", sort=False):
-        maps = {
-            titles[name]: read_labels(lines["labels"]) for name, lines in part.groupby("what", sort=False)
-        }
+def draw_maps(table: pd.DataFrame) -> Figure:
+    """One scene in both styles: the image, the truth, and what each method makes of it."""
+    styles = table["styles"].unique()
+    drawn, axes = plt.subplots(2 * len(styles), 5, figsize=(15, 6.9 * len(styles)))
+    for number, (style, part) in enumerate(table.groupby("styles", sort=False)):
+        maps = {str(name): read_labels(lines["labels"]) for name, lines in part.groupby("what", sort=False)}
+        colours, handles = name_colours(maps["truth"], list(maps.values()), WORDS)
         image = evaluation_scene(TEST, 1, SCENE, str(style)).image
-        rows.append({"image": image, "maps": maps, "captions": {"truth": f"{style} style"}})
-    return draw_gallery(rows, list(titles.values()), WORDS)
+        panels = {f"{style} style": image}
+        panels |= {NAMES.get(n, n): colour_labels(labels, colours) for n, labels in maps.items()}
+        lines = axes[2 * number : 2 * number + 2]
+        for axis, (title, picture) in zip(lines.flat, panels.items(), strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set(xticks=[], yticks=[], title=title)
+        lines[1, 0].legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.04), ncols=4, frameon=False, fontsize=13
+        )
+    drawn.subplots_adjust(wspace=0.06, hspace=0.45)
+    return drawn
 
 
 @figure("09_peers")

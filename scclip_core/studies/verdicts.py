@@ -152,6 +152,18 @@ def no_row(table: pd.DataFrame) -> Finding:
     return "not measured here", UNTESTED
 
 
+def fine_tuned(table: pd.DataFrame) -> Finding:
+    below = row_where(
+        table,
+        measure="SC-CLIP (seed) minus this",
+        way="whole image tower",
+        styles="training",
+        **{"labelled scenes": 1000},
+    )
+    above = pd.Series({"value": -below["value"], "low": -below["high"], "high": -below["low"]})
+    return f"+{percent(above)} points", by_sign(above)
+
+
 def over_vanilla(table: pd.DataFrame) -> Finding:
     row = row_where(table, measure="mIoU minus vanilla", method="seed", styles="training")
     return f"{percent(row)} points of mIoU", by_sign(row)
