@@ -208,7 +208,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from scclip_core.benchmarks import open_dataset
     from scclip_core.methods import make_method
     from scclip_core.results import compare_methods, save_results
-    from scclip_core.runs import about_run, evaluate
+    from scclip_core.runs import evaluate
 
     names = list(dict.fromkeys([*args.method.split(","), *(args.compare or ())]))
     for name in names:
@@ -225,8 +225,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     results = evaluate(methods, data, args.out, args.seed, args.workers)
     if results is None:  # another of torchrun's processes tells
         return 0
-    about = about_run(methods, data, args.seed)
-    print(save_results(results, data, about, args.out, args.seed).to_string(index=False))
+    print(save_results(results, methods, data, args.out, args.seed).to_string(index=False))
     if args.compare:
         table = compare_methods(*args.compare, results, methods, data, args.out, args.seed)
         print(f"{args.compare[0]} minus {args.compare[1]}, same pictures\n{table.to_string(index=False)}")

@@ -1,5 +1,4 @@
-"""A journal of a long run: a line a picture and method, so that a run killed at any moment goes on where it
-stopped.
+"""A journal of a long run: a line a picture, so that a run killed at any moment goes on where it stopped.
 
 The file is JSON lines. The first tells what the run is; a journal of another run is refused. A half-written
 last line, which is all that a kill can leave, is dropped.
@@ -13,23 +12,24 @@ from pathlib import Path
 from scclip_core.files import atomic_write
 
 Record = dict[str, object]
-Key = tuple[str, int]  # method, number of the picture
 
 
 class Journal:
-    """Records of a run in `folder`: those of all processes are read, this one's file is written.
+    """Records of a run by the number of their picture: those of all processes are read, this one's are
+    written.
 
     Args:
-        folder: where the files `journal-RANK.jsonl` lie.
-        about: what the run is, of plain JSON values; it must equal what the files' first lines tell.
+        folder: where the files `journal-NAME-RANK.jsonl` lie.
+        name: of the method whose results are noted.
+        about: what the results depend on, of plain JSON values; the files' first lines must equal it.
         rank: number of this process.
 
-    Raises ValueError where a journal of another run lies in the folder, naming what differs.
+    Raises ValueError where the folder holds a journal of another run under this name, naming what differs.
     """
 
-    def __init__(self, folder: Path, about: Record, rank: int = 0):
-        self.records: dict[Key, Record] = {}
-        for path in sorted(folder.glob("journal-*.jsonl")):
+    def __init__(self, folder: Path, name: str, about: Record, rank: int = 0):
+        self.records: dict[int, Record] = {}
+        for path in sorted(folder.glob(f"journal-{name}-*.jsonl")):
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is half a line
             if not lines:
                 continue
@@ -37,11 +37,11 @@ class Journal:
             if told != about:
                 differs = sorted(k for k in told.keys() | about.keys() if told.get(k) != about.get(k))
                 raise ValueError(
-                    f"out must be a new folder, {folder} holds a run that differs in {', '.join(differs)}: "
-                    "give another --out, or remove its journal files"
+                    f"out must be a new folder, {folder} holds a run of {name} that differs in "
+                    f"{', '.join(differs)}: give another --out, or remove its journal"
                 )
             self.add(json.loads(line) for line in lines[1:])
-        self.path = folder / f"journal-{rank}.jsonl"
+        self.path = folder / f"journal-{name}-{rank}.jsonl"
         self._keep_whole_lines(json.dumps(about))
 
     def _keep_whole_lines(self, head: str) -> None:
@@ -52,8 +52,8 @@ class Journal:
             partial.write_bytes(content)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Take records in, without writing them; the last of several for one picture and method counts."""
-        self.records.update({(str(r["method"]), int(r["picture"])): r for r in records})
+        """Take records in, without writing them; the last of several for one picture counts."""
+        self.records.update({int(record["picture"]): record for record in records})
 
     def write(self, records: list[Record]) -> None:
         """Take records in and append them to the file, on the disk before this returns."""
@@ -63,6 +63,6 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def done(self, method: str, pictures: range) -> bool:
-        """Whether every picture of a range has a result of a method, which a failed one has not."""
-        return all("cells" in self.records.get((method, i), {}) for i in pictures)
+    def done(self, pictures: range) -> bool:
+        """Whether every picture of a range has a result, which a failed one has not."""
+        return all("cells" in self.records.get(i, {}) for i in pictures)

@@ -1,6 +1,7 @@
 """Tables and pictures of an evaluation: scores with intervals, classes, and two methods compared."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,10 @@ from matplotlib.figure import Figure
 
 from scclip_core.benchmarks import Opened
 from scclip_core.files import atomic_write
-from scclip_core.journal import Record
 from scclip_core.metrics import interval, iou_per_class, mean_iou, paired_interval, pixel_accuracy
 from scclip_core.pipeline import SCCLIP
 from scclip_core.plots import draw_gallery, save_figure, save_table
-from scclip_core.runs import Chunks, Results, label_maps
+from scclip_core.runs import Chunks, Results, about_run, label_maps
 
 SHOWN = 4  # pictures at each end of a contact sheet
 
@@ -37,13 +37,17 @@ def class_table(results: Results, classes: list[tuple[str, ...]]) -> pd.DataFram
     return table
 
 
-def save_results(results: Results, data: Opened, about: Record, folder: Path, seed: int = 2) -> pd.DataFrame:
+def save_results(
+    results: Results, methods: dict[str, SCCLIP], data: Opened, folder: Path, seed: int = 2
+) -> pd.DataFrame:
     """Write `scores.csv`, `classes.csv`, `failed.csv` and, with all that they depend on, `scores.json`."""
+    about = about_run(next(iter(methods.values())).model, data, seed)
+    configs = {name: asdict(method.config) for name, method in methods.items()}
     table = score_table(results, seed)
     save_table(table, "scores", folder)
     save_table(class_table(results, data.classes), "classes", folder)
     save_table(pd.DataFrame(results.failed.items(), columns=["picture", "why"]), "failed", folder)
-    told = {**about, "scores": json.loads(table.round(6).to_json(orient="records"))}
+    told = {**about, "configs": configs, "scores": json.loads(table.round(6).to_json(orient="records"))}
     with atomic_write(folder / "scores.json") as path:
         path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return table

@@ -104,64 +104,61 @@ def evaluate(
     model = next(iter(methods.values())).model
     check_windows(model.patch_size, data.protocol.window, data.protocol.stride)
     rank, processes = _join_processes()
-    journal = Journal(folder, about_run(methods, data, seed), rank)
+    about = about_run(model, data, seed)
+    journals = {
+        name: Journal(folder, name, about | {"config": _plain(asdict(method.config))}, rank)
+        for name, method in methods.items()
+    }
     chunks = Chunks(data, model)
     mine = [
         number
         for number in range(rank, len(chunks), processes)
-        if not all(journal.done(name, chunks.pictures(number)) for name in methods)
+        if not all(journal.done(chunks.pictures(number)) for journal in journals.values())
     ]
     loader = DataLoader(chunks, batch_size=None, sampler=mine, num_workers=workers if mine else 0)
     bar = tqdm(mine, desc=data.name, unit="chunk", disable=rank > 0)
     for number, loaded in zip(bar, loader, strict=True):
-        journal.write(list(_records(methods, data, journal, chunks.pictures(number), loaded)))
+        pictures = chunks.pictures(number)
+        for name, segmenter in methods.items():
+            if not journals[name].done(pictures):
+                journals[name].write(list(_records(segmenter, data, pictures, loaded)))
     if processes > 1:
-        found: list[list[Record]] = [[] for _ in range(processes)]
-        distributed.all_gather_object(found, list(journal.records.values()))
+        found: list[dict[str, list[Record]]] = [{} for _ in range(processes)]
+        distributed.all_gather_object(found, {n: list(j.records.values()) for n, j in journals.items()})
         distributed.destroy_process_group()
-        for records in found:
-            journal.add(records)
-    return collect(methods, data, journal) if rank == 0 else None
+        for name, records in ((name, one[name]) for one in found for name in journals):
+            journals[name].add(records)
+    return collect(journals, data) if rank == 0 else None
 
 
-def _records(
-    methods: dict[str, SCCLIP], data: Opened, journal: Journal, pictures: range, loaded: list[Loaded]
-) -> Iterator[Record]:
-    """What to note of one chunk, for every method that has not done it."""
+def _records(segmenter: SCCLIP, data: Opened, pictures: range, loaded: list[Loaded]) -> Iterator[Record]:
+    """What to note of one chunk: the cells of each picture's confusion matrix that are not 0, or an error."""
     good = [(i, one) for i, one in zip(pictures, loaded, strict=True) if one.error is None]
-    for name, segmenter in methods.items():
-        if journal.done(name, pictures):
-            continue
-        for i, one in zip(pictures, loaded, strict=True):
-            if one.error is not None:
-                yield {"method": name, "picture": i, "error": one.error}
-        if not good:
-            continue
-        maps = label_maps(
-            segmenter, [one.image for _, one in good], [one.labels.shape for _, one in good], data
-        )
-        for (i, one), labels in zip(good, maps, strict=True):
-            confusion = confusion_matrix(labels.cpu(), one.labels, len(data.classes)).flatten()
-            places = confusion.nonzero().flatten()  # few of the C x C cells are not zero
-            cells = torch.stack([places, confusion[places]], 1).tolist()
-            yield {"method": name, "picture": i, "cells": cells}
+    for i, one in zip(pictures, loaded, strict=True):
+        if one.error is not None:
+            yield {"picture": i, "error": one.error}
+    images, sizes = [one.image for _, one in good], [one.labels.shape for _, one in good]
+    for (i, one), labels in zip(good, label_maps(segmenter, images, sizes, data), strict=True):
+        confusion = confusion_matrix(labels.cpu(), one.labels, len(data.classes)).flatten()
+        places = confusion.nonzero().flatten()
+        yield {"picture": i, "cells": torch.stack([places, confusion[places]], 1).tolist()}
 
 
-def collect(methods: dict[str, SCCLIP], data: Opened, journal: Journal) -> Results:
-    """The journal's records as class counts, pictures in order."""
+def collect(journals: dict[str, Journal], data: Opened) -> Results:
+    """The journals' records as class counts, pictures in order."""
     results, classes = Results(), len(data.classes)
     for i, name in enumerate(data.samples.names):
-        errors = [r["error"] for m in methods if "error" in (r := journal.records[m, i])]
+        errors = [j.records[i]["error"] for j in journals.values() if "error" in j.records[i]]
         if errors:
             results.failed[name] = str(errors[0])
         else:
             results.numbers.append(i)
     if not results.numbers:
         raise ValueError(f"root must hold pictures that can be read; of {data.name}, {errors[0]}")
-    for method in methods:
+    for method, journal in journals.items():
         counts = np.zeros((len(results.numbers), 3, classes), np.int64)
         for row, i in enumerate(results.numbers):
-            cells = np.asarray(journal.records[method, i]["cells"], np.int64).reshape(-1, 2)
+            cells = np.asarray(journal.records[i]["cells"], np.int64).reshape(-1, 2)
             confusion = np.zeros(classes**2, np.int64)
             confusion[cells[:, 0]] = cells[:, 1]
             counts[row] = class_counts(confusion.reshape(classes, classes))
@@ -169,9 +166,8 @@ def collect(methods: dict[str, SCCLIP], data: Opened, journal: Journal) -> Resul
     return results
 
 
-def about_run(methods: dict[str, SCCLIP], data: Opened, seed: int) -> Record:
-    """What a result depends on: data, model with the hash of its weights, configurations, versions."""
-    model = next(iter(methods.values())).model
+def about_run(model: FrozenCLIP, data: Opened, seed: int) -> Record:
+    """What the results of every method depend on: data, model with the hash of its weights, versions."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.clip.state_dict().items()):
         weights.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -182,18 +178,19 @@ def about_run(methods: dict[str, SCCLIP], data: Opened, seed: int) -> Record:
         "picture_names_sha256": names,
         "seed": seed,
         "classes": [list(names) for names in data.classes],
-        "protocol": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(data.protocol).items()},
+        "protocol": _plain(asdict(data.protocol)),
         "model": model.name,
         "weights_sha256": weights.hexdigest(),
         "dtype": str(model.dtype),
-        "methods": {
-            name: {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(method.config).items()}
-            for name, method in methods.items()
-        },
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "open_clip_torch": version("open_clip_torch"),
     }
+
+
+def _plain(settings: dict) -> dict:
+    """Settings as JSON gives them back: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def _join_processes() -> tuple[int, int]:

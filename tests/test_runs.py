@@ -48,9 +48,9 @@ def whole(tmp_path_factory):
     return tables(out)
 
 
-@pytest.mark.parametrize("lines", [1, 2 * CHUNK + 5, 7 * CHUNK])
+@pytest.mark.parametrize("lines", [1, CHUNK + 1, 3 * CHUNK])
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables(lines, tmp_path, whole):
-    journal = tmp_path / "journal-0.jsonl"
+    journal = tmp_path / "journal-seed-0.jsonl"
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
     while process.poll() is None:
@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(lines, tmp_path, who
     assert not (tmp_path / "scores.csv").exists()
     before = journal.read_bytes()
     with journal.open("ab") as file:
-        file.write(b'{"method": "seed", "pic')  # the worst moment to be killed: half a line
+        file.write(b'{"pic')  # the worst moment to be killed: half a line
     run(command(tmp_path))
     assert journal.read_bytes().startswith(before)
     assert tables(tmp_path) == whole
@@ -70,7 +70,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(lines, tmp_path, who
 
 def test_two_processes_give_the_tables_of_one(tmp_path, whole):
     run(command(tmp_path, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")))
-    assert {path.name for path in tmp_path.glob("journal-*")} == {"journal-0.jsonl", "journal-1.jsonl"}
+    journals = {f"journal-{name}-{rank}.jsonl" for name in ("vanilla", "seed") for rank in (0, 1)}
+    assert {path.name for path in tmp_path.glob("journal-*")} == journals
     assert tables(tmp_path) == whole
 
 
@@ -195,19 +196,35 @@ def test_arguments_that_make_no_sense_get_one_line(extra, told, tmp_path, capsys
     assert not out.exists()
 
 
+def test_a_method_can_be_added_later(few, model):
+    root, out = few
+    data = open_dataset("ade20k", root)
+    evaluate({"seed": SCCLIP(model)}, data, out, workers=0)
+    both = {"seed": SCCLIP(model), "vanilla": SCCLIP(model, SCCLIPConfig.vanilla())}
+    assert set(evaluate(both, data, out, workers=0).counts) == set(both)
+
+
+def test_another_configuration_under_the_same_name_is_refused(few, model):
+    root, out = few
+    data = open_dataset("ade20k", root)
+    evaluate({"seed": SCCLIP(model)}, data, out, workers=0)
+    with pytest.raises(ValueError, match="holds a run of seed that differs in config"):
+        evaluate({"seed": SCCLIP(model, SCCLIPConfig.maskclip())}, data, out, workers=0)
+
+
 def test_the_journal_of_another_run_is_refused_and_left_alone(tmp_path):
-    Journal(tmp_path, {"dataset": "a", "seed": 1}).write([{"method": "m", "picture": 0, "cells": []}])
-    before = (tmp_path / "journal-0.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="holds a run that differs in seed: give another --out"):
-        Journal(tmp_path, {"dataset": "a", "seed": 2})
-    assert (tmp_path / "journal-0.jsonl").read_bytes() == before
+    Journal(tmp_path, "m", {"dataset": "a", "seed": 1}).write([{"picture": 0, "cells": []}])
+    before = (tmp_path / "journal-m-0.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="holds a run of m that differs in seed: give another --out"):
+        Journal(tmp_path, "m", {"dataset": "a", "seed": 2})
+    assert (tmp_path / "journal-m-0.jsonl").read_bytes() == before
 
 
 def test_a_failed_picture_is_tried_again_and_the_last_record_counts(tmp_path):
-    journal = Journal(tmp_path, {})
-    journal.write([{"method": "m", "picture": 0, "error": "broken"}])
-    assert not journal.done("m", range(1))
-    journal.write([{"method": "m", "picture": 0, "cells": [[0, 4]]}])
-    assert Journal(tmp_path, {}).done("m", range(1))
-    lines = (tmp_path / "journal-0.jsonl").read_text().splitlines()
+    journal = Journal(tmp_path, "m", {})
+    journal.write([{"picture": 0, "error": "broken"}])
+    assert not journal.done(range(1))
+    journal.write([{"picture": 0, "cells": [[0, 4]]}])
+    assert Journal(tmp_path, "m", {}).done(range(1))
+    lines = (tmp_path / "journal-m-0.jsonl").read_text().splitlines()
     assert len(lines) == 3 and json.loads(lines[0]) == {}

@@ -180,9 +180,10 @@ def draw_maps(table: pd.DataFrame) -> Figure:
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[], title=title)
         lines[1, 0].legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.04), ncols=4, frameon=False, fontsize=13
-        )
-    drawn.subplots_adjust(wspace=0.06, hspace=0.45)
+            handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.04), ncols=8, frameon=False,
+            fontsize=11, handlelength=1.2, columnspacing=1.2,
+        )  # fmt: skip
+    drawn.subplots_adjust(wspace=0.06, hspace=0.3)
     return drawn
 
 
