@@ -22,7 +22,10 @@ class Phase:
     objects.
 
     `rate` is the learning rate; with `decays` it falls linearly to zero over the phase. `residual` is the
-    range of the factor on the class-token residual into the last block, in the steps that scale it.
+    range of the factor on the class-token residual into the last block, in the steps that scale it. With
+    `shortens`, the weight of a penalty on the class token's length before the last block, the phase begins
+    anew: from the mean of the weights at the ends of the phases before it, with a fresh optimizer. `sights`
+    are the radii, in patches, of which one is drawn in the steps in which patches see only those near them.
     """
 
     side: int
@@ -33,13 +36,20 @@ class Phase:
     rate: float = 1e-3
     decays: bool = False
     residual: tuple[float, float] = (0.3, 1.0)
+    shortens: float = 0.0
+    sights: tuple[int, ...] = ()
 
 
-CURRICULUM = (
+TRUNK = (
     Phase(64, 64, 3600, (1,), {1: (0.65, 1.05)}),
     Phase(112, 48, 4600, (1, 2, 3), {1: (0.50, 0.95), 2: (0.42, 0.62), 3: (0.38, 0.50)}),
     Phase(224, 24, 2200, (1, 2, 3, 4), SIZES, decays=True),
     Phase(224, 24, 2600, (1, 2, 3, 4), SIZES, rate=8e-4, decays=True, residual=(0.0, 0.6)),
+)
+LAST = {"decays": True, "residual": (0.0, 0.6), "shortens": 0.05}
+BRANCHES = (  # each goes on from the trunk by itself, over the same scenes
+    Phase(224, 24, 1400, (1, 2, 3, 4), SIZES, rate=5e-4, **LAST),
+    Phase(224, 24, 1500, (1, 2, 3, 4), SIZES, rate=6e-4, **LAST, sights=(1, 2, 3)),
 )
 
 
@@ -116,9 +126,18 @@ def phase_at(curriculum: tuple[Phase, ...], step: int) -> Phase:
 
 
 def learning_rate(curriculum: tuple[Phase, ...], step: int, warm_up: int) -> float:
-    """Linear over the first `warm_up` steps of all, then as the phase says."""
+    """Linear over the first `warm_up` steps of all and of a phase that begins anew, then as the phase
+    says.
+    """
     phase, left = _locate(curriculum, step)
-    return phase.rate * min(1, (step + 1) / warm_up) * (left / phase.steps if phase.decays else 1)
+    trained = phase.steps - left if phase.shortens else step
+    return phase.rate * min(1, (trained + 1) / warm_up) * (left / phase.steps if phase.decays else 1)
+
+
+def begins_anew(curriculum: tuple[Phase, ...], step: int) -> bool:
+    """Whether a step is the first of a phase that starts from the mean of the ends before it."""
+    phase, left = _locate(curriculum, step)
+    return phase.shortens > 0 and left == phase.steps
 
 
 def ends_decay(curriculum: tuple[Phase, ...], step: int) -> bool:

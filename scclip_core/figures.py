@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from scclip_core.clip import FrozenCLIP, load_clip
 from scclip_core.config import SCCLIPConfig
-from scclip_core.curriculum import CURRICULUM, phase_at
+from scclip_core.curriculum import BRANCHES, TRUNK
 from scclip_core.evaluation import evaluate_mini, save_evaluation, stack_images
 from scclip_core.files import DATA
 from scclip_core.methods import PRESETS, make_method
@@ -95,14 +95,16 @@ def trace_table(model: FrozenCLIP) -> tuple[Figure, pd.DataFrame]:
 
 
 def training_curve() -> tuple[Figure, pd.DataFrame]:
-    """The loss of the bundled model's training, and where the scenes grew; from `data/mini/curve.json`."""
+    """The loss of the bundled model's training, part by part; from `data/mini/curve.json`."""
     table = pd.read_json(DATA / "mini" / "curve.json")
-    table["side"] = [phase_at(CURRICULUM, step - 1).side for step in table["step"]]
-    figure, axis = plt.subplots(figsize=(9, 4))
-    for side, part in table.groupby("side"):
-        axis.plot(part["step"], part["loss"], marker="o", markersize=3, label=f"{side} pixels")
+    parts = (*TRUNK, *BRANCHES)
+    figure, axis = plt.subplots(figsize=(10, 4.4))
+    for number, rows in table.groupby("part"):
+        side, branch = parts[number - 1].side, number > len(TRUNK)
+        label = f"part {number}: {side} pixels" + (", a branch" if branch else "")
+        axis.plot(rows["step"], rows["loss"], marker="o", markersize=3, label=label)
     axis.set(xlabel="step", ylabel="loss (mean of 250 steps)")
-    axis.legend(frameon=False, title="scenes of")
+    axis.legend(frameon=False, fontsize=11)
     axis.set_title(f"{table['hours'].sum():.1f} hours on two cores", fontsize=12, loc="left")
     sns.despine(figure)
     return figure, table

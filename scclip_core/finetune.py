@@ -24,6 +24,7 @@ from scclip_core.methods import make_method
 from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
 from scclip_core.pipeline import upsample
 from scclip_core.plots import save_table
+from scclip_core.runs import weights_hash
 from scclip_core.scenes import STYLES, TEST, TRAIN, WORDS, Scene, make_scene
 
 LAYERS = (3, 8, 10)  # the layers that SC-CLIP reads at depth 12
@@ -83,7 +84,7 @@ def fine_tune(model: FrozenCLIP, way: str, amount: int, file: Path, steps: int |
 
     Cross entropy of every patch with the words' shares in it; AdamW, the rate falling to zero along a cosine;
     scenes mirrored at random. `way` is "linear head" or "whole image tower"; `amount` is the number of
-    labelled scenes. Raises ValueError for another way or no scenes.
+    labelled scenes. Raises ValueError for another way, no scenes, or a file that began from another model.
     """
     if way not in WAYS or amount < 1:
         raise ValueError(f"way must be of {', '.join(WAYS)} and amount >= 1, got {way!r}, {amount}")
@@ -94,9 +95,13 @@ def fine_tune(model: FrozenCLIP, way: str, amount: int, file: Path, steps: int |
     tuned.model.visual.requires_grad_(whole)
     trained = [p for p in tuned.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATES[way], weight_decay=0.01)
-    done = 0
+    done, base = 0, weights_hash(model)
     if file.is_file():
         stored = torch.load(file, weights_only=True)
+        if stored["base"] != base:
+            raise ValueError(
+                f"file must hold a run that began from this model, {file} began from another: remove it"
+            )
         tuned.load_state_dict(stored["model"])
         optimizer.load_state_dict(stored["optimizer"])
         done = stored["step"]
@@ -111,7 +116,12 @@ def fine_tune(model: FrozenCLIP, way: str, amount: int, file: Path, steps: int |
             loss.backward()
             optimizer.step()
             if (step + 1) % EVERY == 0 or step + 1 == steps:
-                state = {"model": tuned.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+                state = {
+                    "model": tuned.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step + 1,
+                    "base": base,
+                }
                 with atomic_write(file) as partial:
                     torch.save(state, partial)
     tuned.model.visual.requires_grad_(False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+GAINED = ("value", "low", "high", "gain", "gain_low", "gain_high")  # what `interval_and_gain` returns
 
 
 def confusion_matrix(prediction: Tensor, truth: Tensor, n_classes: int, ignore: int = 255) -> Tensor:
@@ -107,3 +108,12 @@ def paired_interval(
     difference = resample(a, statistic, seed, draws) - resample(b, statistic, seed, draws)
     low, high = np.quantile(difference, (0.025, 0.975))
     return value, float(low), float(high)
+
+
+def interval_and_gain(
+    counts: np.ndarray, base: np.ndarray, statistic: Statistic, seed: int = 0
+) -> tuple[float, ...]:
+    """The statistic of `counts` with its interval, and how far it lies above that of `base`, paired: the
+    six numbers that `GAINED` names.
+    """
+    return *interval(counts, statistic, seed), *paired_interval(counts, base, statistic, seed)

@@ -115,9 +115,7 @@ def build_site(folder: Path) -> None:
     rows = []
     for path in tqdm(chapters(), desc="pages"):
         notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:  # links between chapters lead to pages
-            if cell.cell_type == "markdown":
-                cell.source = cell.source.replace(".ipynb)", ".html)")
+        notebook.cells = [_for_page(cell) for cell in notebook.cells]
         page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
         with atomic_write(folder / f"{path.stem}.html") as partial:
             partial.write_text(page, encoding="utf-8")
@@ -131,6 +129,16 @@ def build_site(folder: Path) -> None:
     )
     with atomic_write(folder / "index.html") as partial:
         partial.write_text(body, encoding="utf-8")
+
+
+def _for_page(cell: NotebookNode) -> NotebookNode:
+    """A cell as a page shows it: links between chapters lead to pages, answers are folded."""
+    if "answer" in cell.metadata.get("tags", []):
+        folded = f"<details><summary>Answers</summary>\n\n```python\n{cell.source}\n```\n\n</details>"
+        return nbformat.v4.new_markdown_cell(folded)
+    if cell.cell_type == "markdown":
+        cell.source = cell.source.replace(".ipynb)", ".html)")
+    return cell
 
 
 def main() -> None:

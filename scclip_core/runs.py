@@ -168,9 +168,6 @@ def collect(journals: dict[str, Journal], data: Opened) -> Results:
 
 def about_run(model: FrozenCLIP, data: Opened, seed: int) -> Record:
     """What the results of every method depend on: data, model with the hash of its weights, versions."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(model.clip.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     names = hashlib.sha256("\n".join(data.samples.names).encode()).hexdigest()
     return {
         "dataset": data.name,
@@ -180,12 +177,20 @@ def about_run(model: FrozenCLIP, data: Opened, seed: int) -> Record:
         "classes": [list(names) for names in data.classes],
         "protocol": _plain(asdict(data.protocol)),
         "model": model.name,
-        "weights_sha256": weights.hexdigest(),
+        "weights_sha256": weights_hash(model),
         "dtype": str(model.dtype),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "open_clip_torch": version("open_clip_torch"),
     }
+
+
+def weights_hash(model: FrozenCLIP) -> str:
+    """SHA-256 of a model's weights, by name, as float32."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(model.clip.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return weights.hexdigest()
 
 
 def _plain(settings: dict) -> dict:

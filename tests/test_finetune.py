@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from scclip_core import finetune
+from scclip_core import FrozenCLIP, finetune
 from scclip_core.finetune import WAYS, Tuned, fine_tune, labelled_scene, shares
 from scclip_core.scenes import TEST, VALIDATION, WORDS, evaluation_scene
+from tests.conftest import tiny_clip
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,15 @@ def test_a_stopped_row_goes_on_and_ends_the_same(way, model, tmp_path, monkeypat
     assert calls == [0, 1, 2, 3, 4, 5]
     for name, value in whole.state_dict().items():
         assert torch.allclose(value, on.state_dict()[name], atol=1e-6), name
+
+
+def test_a_row_that_began_from_another_model_is_refused_and_left_alone(model, tmp_path):
+    file = tmp_path / "row.pt"
+    fine_tune(model, "linear head", 2, file, steps=2)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"row\.pt began from another: remove it"):
+        fine_tune(FrozenCLIP(tiny_clip(seed=1)), "linear head", 2, file, steps=4)
+    assert file.read_bytes() == before
 
 
 def test_shares_are_what_the_labels_fill():

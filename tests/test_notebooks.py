@@ -87,5 +87,7 @@ def test_the_site_needs_no_network(tmp_path):
     for path in CHAPTERS:
         assert f'href="{path.stem}.html"' in index
         page = (tmp_path / f"{path.stem}.html").read_text(encoding="utf-8")
+        folded = page.partition("<details>")[2].partition("</details>")[0]
+        assert "Answers" in folded and "assert" in folded
         assert not re.search(r"""(src|href)=["']?https?://[^"']*\.(js|css)|import\(?["']https?:""", page)
     assert not list(tmp_path.glob(".partial-*"))

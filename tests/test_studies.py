@@ -12,7 +12,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from scclip_core import SCCLIPConfig, load_clip, studies
 from scclip_core.config import SWITCHES
 from scclip_core.evaluation import stack_images
-from scclip_core.metrics import class_counts
+from scclip_core.metrics import GAINED, class_counts
 from scclip_core.plots import save_table
 from scclip_core.similarity import adaptive_aggregate, threshold_similarity
 from scclip_core.studies import ablation, attention, claims, outliers, shapes, similarity, timing, verdicts
@@ -123,6 +123,23 @@ def test_the_winner_takes_the_best_setting_of_every_parameter():
     table = pd.DataFrame(rows, columns=["parameter", "setting", "value", "low", "high"])
     chosen = ablation.winner(table)
     assert (chosen.beta, chosen.lof_neighbors, chosen.res_cls) == (0.6, 5, 0.3)
+
+
+@pytest.mark.parametrize(("start", "end", "kept"), [(0.4, 0.3, (9, 10)), (0.3, 0.4, (3, 6))])
+def test_of_two_ends_that_leave_no_layer_the_better_one_is_taken(start, end, kept):
+    rows = [("multi_start_idx", 9, start), ("multi_end_idx", 6, end)]
+    chosen = ablation.winner(pd.DataFrame(rows, columns=["parameter", "setting", "value"]))
+    assert (chosen.multi_start_idx, chosen.multi_end_idx) == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "gain_low", "verdict"),
+    [(0.1, 0.01, verdicts.HOLDS), (0.3, 0.01, verdicts.FAILS), (0.3, -0.01, verdicts.UNDECIDED)],
+)
+def test_a_best_setting_is_refuted_only_by_a_paired_gain_above_zero(value, gain_low, verdict):
+    rows = [("beta", 0.4, 0.2, 0.1, 0.3, 0, 0, 0), ("beta", 0.6, value, 0, 1, value - 0.2, gain_low, 0.5)]
+    table = pd.DataFrame(rows, columns=["parameter", "setting", *GAINED])
+    assert verdicts.swept("beta", 0.4)(table)[1] == verdict
 
 
 def test_exponents_of_exact_powers_are_found():

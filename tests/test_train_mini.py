@@ -1,5 +1,7 @@
 """Training the bundled model: captions are true, a killed run goes on exactly, the export loads."""
 
+from dataclasses import replace
+
 import numpy as np
 import open_clip
 import pytest
@@ -7,9 +9,19 @@ import torch
 from tqdm import tqdm
 
 from scclip_core import FrozenCLIP
-from scclip_core.curriculum import CURRICULUM, Batches, Phase, caption, learning_rate, phase_at
+from scclip_core.curriculum import (
+    BRANCHES,
+    TRUNK,
+    Batches,
+    Phase,
+    begins_anew,
+    caption,
+    learning_rate,
+    phase_at,
+)
 from scclip_core.scenes import BACKGROUNDS, WORDS
-from scclip_core.train_mini import Student, normalise, sine_positions, train
+from scclip_core.student import Student, normalise, sight, sine_positions
+from scclip_core.train_mini import train, train_branches
 
 SHORT = (
     Phase(64, 4, 3, (1,), {1: (0.65, 1.05)}, decays=True),
@@ -51,8 +63,8 @@ def test_phases_follow_each_other():
     assert [phase_at(SHORT, s).side for s in range(6)] == [64] * 3 + [112] * 3
     with pytest.raises(IndexError, match="ends before step 6"):
         phase_at(SHORT, 6)
-    assert [phase.side for phase in CURRICULUM] == [64, 112, 224, 224]
-    assert CURRICULUM[-1].decays
+    assert [phase.side for phase in (*TRUNK, *BRANCHES)] == [64, 112, 224, 224, 224, 224]
+    assert all(phase.decays and phase.shortens for phase in BRANCHES)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero_in_each_phase_that_says_so():
@@ -61,6 +73,21 @@ def test_the_learning_rate_warms_up_and_falls_to_zero_in_each_phase_that_says_so
     assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
     assert rates[4:10] == pytest.approx([1e-3] * 6)
     assert rates[10:] == pytest.approx([5e-4, 4e-4, 3e-4, 2e-4, 1e-4])
+
+
+def test_a_phase_that_begins_anew_warms_up_again():
+    phases = (Phase(64, 4, 10, (1,), {}), Phase(64, 4, 8, (1,), {}, rate=5e-4, decays=True, shortens=0.1))
+    assert [step for step in range(18) if begins_anew(phases, step)] == [10]
+    rates = [learning_rate(phases, step, warm_up=4) for step in range(18)]
+    assert rates[10:14] == pytest.approx([5e-4 * (i + 1) / 4 * (8 - i) / 8 for i in range(4)])
+
+
+def test_a_phase_begins_anew_from_the_mean_of_the_ends_before_it(tmp_path):
+    idle = Phase(64, 4, 2, (1,), {1: (0.65, 1.05)}, rate=0.0, decays=True, shortens=0.1)
+    before = train(SHORT, 5, tmp_path / "before.pt", every=2)
+    after = train((*SHORT, idle), 5, tmp_path / "after.pt", every=2)
+    for (name, a), (_, b) in zip(before.state_dict().items(), after.state_dict().items(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
 
 
 def test_the_trained_model_is_the_mean_of_the_ends_of_the_phases_that_decay(tmp_path):
@@ -72,14 +99,54 @@ def test_the_trained_model_is_the_mean_of_the_ends_of_the_phases_that_decay(tmp_
     assert not torch.equal(ends[0]["clip.logit_scale"], ends[1]["clip.logit_scale"])
 
 
+def test_branches_go_on_from_the_trunk_and_the_mean_of_all_is_the_model(tmp_path):
+    branches = tuple(replace(SHORT[1], steps=2, shortens=weight) for weight in (0.1, 5.0))
+    model = train_branches(SHORT, branches, 5, tmp_path / "run.pt")
+    ends = [train((*SHORT, *branch), 5, tmp_path / f"{len(branch)}{i}.pt")
+            for i, branch in enumerate(((), branches[:1], branches[1:]))]  # fmt: skip
+    for name, tensor in model.state_dict().items():
+        expected = sum(end.state_dict()[name] for end in ends) / 3
+        assert torch.allclose(tensor, expected, atol=1e-6), name
+    assert [(row["part"], row["step"]) for row in model.curve] == [(2, 6), (3, 8), (4, 8)]
+    assert {path.name for path in tmp_path.glob("run*")} == {"run.pt", "run-1.pt", "run-2.pt"}
+
+
 def test_in_a_late_reading_step_the_class_token_is_blind_before_the_last_block(batches):
     student = Student()
     images = normalise(batches[0][0])
     late = next(s for s in range(40) if np.random.default_rng(s).random() < 0.7)
-    embedding, penalty = student.encode_image(images, np.random.default_rng(late), (0.3, 1.0))
+    embedding, penalty = student.encode_image(images, np.random.default_rng(late), SHORT[0])
     assert embedding.shape == (4, 128)
     assert torch.allclose(embedding.norm(dim=-1), torch.ones(4), atol=1e-5)
     assert 0 <= penalty.item() <= 3
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_late_the_class_token_sees_itself_alone_and_else_all(late):
+    mask = sight(3, late, None)
+    assert mask.shape == (10, 10)
+    assert mask[0].isfinite().tolist() == [True] + [not late] * 9
+    assert (mask[1:] == 0).all()
+
+
+def test_near_sighted_patches_see_the_class_token_and_those_around_them():
+    seen = sight(5, True, 1).isfinite()
+    assert seen[1:, 0].all()  # the class token
+    around = seen[1:, 1:].view(5, 5, 5, 5)
+    assert around.sum((2, 3)).tolist() == [[4, 6, 6, 6, 4], *[[6, 9, 9, 9, 6]] * 3, [4, 6, 6, 6, 4]]
+    assert around[2, 2, 1:4, 1:4].all()
+    assert torch.equal(seen[1:, 1:], seen[1:, 1:].T)
+    assert sight(5, True, 4)[1:].eq(0).all()
+
+
+def test_the_penalty_on_the_class_tokens_length_is_added_to_the_other(batches):
+    student, images = Student(), normalise(batches[0][0])
+    plain, without = student.encode_image(images, np.random.default_rng(1), SHORT[0])
+    same, added = student.encode_image(images, np.random.default_rng(1), replace(SHORT[0], shortens=0.5))
+    doubled = student.encode_image(images, np.random.default_rng(1), replace(SHORT[0], shortens=1.0))[1]
+    assert torch.equal(plain, same)
+    assert added > without
+    assert (doubled - without).item() == pytest.approx(2 * (added - without).item(), rel=1e-4)
 
 
 def test_positions_are_unlike_each_other():

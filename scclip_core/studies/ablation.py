@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
 from scclip_core.evaluation import dense
-from scclip_core.metrics import interval, mean_iou, paired_interval, pixel_accuracy
+from scclip_core.metrics import (
+    GAINED,
+    interval,
+    interval_and_gain,
+    mean_iou,
+    paired_interval,
+    pixel_accuracy,
+)
 from scclip_core.pipeline import SCCLIP
 from scclip_core.scenes import TEST, VALIDATION
 from scclip_core.studies import figure
@@ -43,6 +50,7 @@ SWEEPS = {
     "lof_neighbors": (5, 10, 30, 60, 120),
     "contamination": (0.01, 0.05, 0.1, 0.2, 0.4),
     "multi_start_idx": (0, 2, 3, 5, 7, 9),
+    "multi_end_idx": (4, 6, 8, 10, 11),
 }
 
 
@@ -94,7 +102,9 @@ def overlap(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
-    """mIoU of the seed's configuration with one value changed at a time, on `count` validation scenes."""
+    """mIoU of the seed's configuration with one value changed at a time, on `count` validation scenes, and
+    the paired gain over the seed's value.
+    """
     default, methods = SCCLIPConfig(), {}
     for name, values in SWEEPS.items():
         for value in values:
@@ -102,22 +112,28 @@ def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
                 methods[name, value] = SCCLIP(model, replace(default, **{name: value}))
     methods["default", 0] = SCCLIP(model, default)
     counted = dense(methods, "training", count, seed, VALIDATION)
-    rows = []
+    own, rows = counted["default", 0], []
     for name, values in SWEEPS.items():
         for value in values:
-            counts = counted.get((name, value), counted["default", 0])
-            rows.append((name, value, *interval(counts, mean_iou, seed), count, seed))
-    return pd.DataFrame(rows, columns=["parameter", "setting", "value", "low", "high", "scenes", "seed"])
+            scored = interval_and_gain(counted.get((name, value), own), own, mean_iou, seed)
+            rows.append((name, value, *scored, count, seed))
+    return pd.DataFrame(rows, columns=["parameter", "setting", *GAINED, "scenes", "seed"])
 
 
 def winner(table: pd.DataFrame) -> SCCLIPConfig:
-    """The seed's configuration with the setting of each parameter that did best in the sweep, where it beats
-    the default.
+    """The seed's configuration with the setting of each parameter that did best in the sweep.
+
+    Where the best two ends of the fusion range leave no layer between them, the end that did better is taken
+    and the other stays the seed's.
     """
-    best = {}
+    best, reached = {}, {}
     for name, part in table.groupby("parameter", sort=False):
-        value = part.loc[part["value"].idxmax(), "setting"]
-        best[name] = type(getattr(SCCLIPConfig(), name))(value)
+        row = part.loc[part["value"].idxmax()]
+        best[name] = type(getattr(SCCLIPConfig(), name))(row["setting"])
+        reached[name] = row["value"]
+    ends = ("multi_start_idx", "multi_end_idx")
+    if set(ends) <= set(best) and best[ends[0]] >= best[ends[1]]:
+        del best[min(ends, key=reached.__getitem__)]
     return replace(SCCLIPConfig(), **best)
 
 
@@ -160,14 +176,12 @@ def draw_sweeps(table: pd.DataFrame) -> Figure:
     """One curve a hyper-parameter, its band, and the seed's value marked."""
     names = list(table["parameter"].unique())
     drawn, axes = plt.subplots(2, 4, figsize=(17, 7.5), sharey=True)
-    for axis, name in zip(axes.flat, names, strict=False):
+    for axis, name in zip(axes.flat, names, strict=True):
         draw_band(axis, table[table["parameter"] == name], "setting")
         axis.axvline(getattr(SCCLIPConfig(), name), **CLAIM)
         axis.set(xlabel=name)
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
-        axis.plot([], [], **CLAIM, label="the seed's value")
-        axis.legend(frameon=False, loc="center")
+    axes[0, 0].plot([], [], **CLAIM, label="the seed's value")
+    axes[0, 0].legend(frameon=False, fontsize=11, loc="lower left")
     for axis in axes[:, 0]:
         axis.set_ylabel("mIoU (%)")
     sns.despine(drawn)

@@ -35,6 +35,7 @@ SETTINGS = {
     "pre_adjust_idx": (8, "layer 8 is the best for the first aggregation"),
     "post_adjust_idx": (3, "layer 3 is the best for the second aggregation"),
     "multi_start_idx": (3, "fusion from layer 3 avoids the noise of the first layers"),
+    "multi_end_idx": (10, "fusion up to layer 9 avoids the abstraction of the last layers"),
     "beta": (0.4, "beta = 0.4 filters noise best"),
     "lof_neighbors": (30, "k = 30 neighbours for LOF"),
     "contamination": (0.05, "contamination 0.05"),
@@ -166,7 +167,9 @@ CLAIMS = (
         verdicts.overlap,
     ),
     *(
-        Claim("4.1, 4.2", says, "sweep on validation scenes", "05_sweeps", verdicts.swept(name, value))
+        Claim(
+            "4.1, 4.2", says, "sweep on validation scenes, paired", "05_sweeps", verdicts.swept(name, value)
+        )
         for name, (value, says) in SETTINGS.items()
     ),
     Claim(

@@ -198,7 +198,7 @@ def draw_histogram(table: pd.DataFrame) -> Figure:
     axis.hist(scores, bins=40, color="#56B4E9")
     axis.axvline(np.quantile(scores, 0.95), color="#D55E00", lw=2, label="95 % quantile: flagged above")
     axis.set(xlabel="local outlier factor", ylabel="patches")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=11, loc="lower right", bbox_to_anchor=(1, 1))
     sns.despine(drawn)
     return drawn
 

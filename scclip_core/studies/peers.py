@@ -168,7 +168,7 @@ def draw_changes(table: pd.DataFrame) -> Figure:
 def draw_maps(table: pd.DataFrame) -> Figure:
     """One scene in both styles: the image, the truth, and what each method makes of it."""
     styles = table["styles"].unique()
-    drawn, axes = plt.subplots(2 * len(styles), 5, figsize=(15, 6.9 * len(styles)))
+    drawn, axes = plt.subplots(2 * len(styles), 5, figsize=(15, 7.3 * len(styles)))
     for number, (style, part) in enumerate(table.groupby("styles", sort=False)):
         maps = {str(name): read_labels(lines["labels"]) for name, lines in part.groupby("what", sort=False)}
         colours, handles = name_colours(maps["truth"], list(maps.values()), WORDS)
@@ -183,7 +183,7 @@ def draw_maps(table: pd.DataFrame) -> Figure:
             handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.04), ncols=8, frameon=False,
             fontsize=11, handlelength=1.2, columnspacing=1.2,
         )  # fmt: skip
-    drawn.subplots_adjust(wspace=0.06, hspace=0.3)
+    drawn.subplots_adjust(wspace=0.06, hspace=0.42)
     return drawn
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.evaluation import stack_images
-from scclip_core.metrics import count_classes, interval, mean_interval, mean_iou
+from scclip_core.metrics import GAINED, count_classes, interval_and_gain, mean_interval, mean_iou
 from scclip_core.pipeline import SCCLIP, upsample
 from scclip_core.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
@@ -104,11 +104,18 @@ def over_smoothing(
                 counts[step].append(count_classes(guess, truth, len(WORDS)))
                 alike[step].append(float(patch_similarity(features).mean()))
             tokens = adaptive_aggregate(tokens, sparse)
+    counted = {p: np.stack(found) for p, found in counts.items()}
     rows = [
-        (p, *interval(np.stack(counts[p]), mean_iou, seed), float(np.mean(alike[p])), count, seed)
+        (
+            p,
+            *interval_and_gain(counted[p], counted[powers[0]], mean_iou, seed),
+            float(np.mean(alike[p])),
+            count,
+            seed,
+        )
         for p in powers
     ]
-    return pd.DataFrame(rows, columns=["steps", "value", "low", "high", "mean similarity", "scenes", "seed"])
+    return pd.DataFrame(rows, columns=["steps", *GAINED, "mean similarity", "scenes", "seed"])
 
 
 @figure("03_matrices")

@@ -22,6 +22,26 @@ def by_sign(row: pd.Series) -> str:
     return HOLDS if row["low"] > 0 else FAILS if row["high"] < 0 else UNDECIDED
 
 
+def paired_gain(row: pd.Series) -> pd.Series:
+    """The paired gain of a row of a sweep, as a row of its own."""
+    return pd.Series({"value": row["gain"], "low": row["gain_low"], "high": row["gain_high"]})
+
+
+def negated(row: pd.Series) -> pd.Series:
+    """A difference seen from the other side."""
+    return pd.Series({"value": -row["value"], "low": -row["high"], "high": -row["low"]})
+
+
+def best_setting(part: pd.DataFrame, setting: str, claimed: float) -> Finding:
+    """Whether the seed's setting is the best of a sweep: refuted where another has a paired gain above 0."""
+    best, own = part.loc[part["value"].idxmax()], row_where(part, **{setting: claimed})
+    if best[setting] == claimed:
+        return f"best {claimed:g} ({percent(own)})", HOLDS
+    gain = paired_gain(best)
+    text = f"best {best[setting]:g}, {percent(gain)} points above the seed's {claimed:g} ({percent(own)})"
+    return text, FAILS if gain["low"] > 0 else UNDECIDED
+
+
 def row_where(table: pd.DataFrame, **where: object) -> pd.Series:
     for column, value in where.items():
         table = table[table[column] == value]
@@ -83,8 +103,8 @@ def kept(layer: int) -> Rule:
 
 
 def first_step(table: pd.DataFrame) -> Finding:
-    none, one = row_where(table, steps=0), row_where(table, steps=1)
-    return by_intervals(one, none, f"mIoU {percent(none)} before, {percent(one)} after one step")
+    none, gain = row_where(table, steps=0), paired_gain(row_where(table, steps=1))
+    return f"mIoU {percent(none)} before, {percent(gain)} points more after one step", by_sign(gain)
 
 
 def attention(measure: str, more: bool) -> Rule:
@@ -98,19 +118,16 @@ def attention(measure: str, more: bool) -> Rule:
 
 
 def residual_best(table: pd.DataFrame) -> Finding:
-    part = table[table["measure"] == "mIoU"]
-    best, claimed = part.loc[part["value"].idxmax()], row_where(part, res_cls=0.3)
-    text = f"best {best['res_cls']:g} ({percent(best)}), at 0.3 {percent(claimed)}"
-    return text, HOLDS if best["res_cls"] == 0.3 else UNDECIDED if claimed["high"] > best["low"] else FAILS
+    return best_setting(table[table["measure"] == "mIoU"], "res_cls", 0.3)
 
 
 def residual(measure: str, weight: float) -> Rule:
     def judge(table: pd.DataFrame) -> Finding:
         part = table[table["measure"] == measure]
-        there, claimed = row_where(part, res_cls=weight), row_where(part, res_cls=0.3)
-        return by_intervals(
-            claimed, there, f"{measure}: {percent(claimed)} at 0.3, {percent(there)} at {weight:g}"
-        )
+        gain, claimed = paired_gain(row_where(part, res_cls=weight)), row_where(part, res_cls=0.3)
+        lost = negated(gain)
+        text = f"{measure}: {percent(claimed)} at 0.3, {percent(lost)} points lost at {weight:g}"
+        return text, by_sign(lost)
 
     return judge
 
@@ -131,11 +148,7 @@ def overlap(table: pd.DataFrame) -> Finding:
 
 def swept(name: str, claimed: float) -> Rule:
     def judge(table: pd.DataFrame) -> Finding:
-        part = table[table["parameter"] == name]
-        best, own = part.loc[part["value"].idxmax()], row_where(part, setting=claimed)
-        text = f"best {best['setting']:g} ({percent(best)}), the seed's {claimed:g} ({percent(own)})"
-        same = best["setting"] == claimed
-        return text, HOLDS if same else UNDECIDED if own["high"] > best["low"] else FAILS
+        return best_setting(table[table["parameter"] == name], "setting", claimed)
 
     return judge
 
@@ -160,7 +173,7 @@ def fine_tuned(table: pd.DataFrame) -> Finding:
         styles="training",
         **{"labelled scenes": 1000},
     )
-    above = pd.Series({"value": -below["value"], "low": -below["high"], "high": -below["low"]})
+    above = negated(below)
     return f"+{percent(above)} points", by_sign(above)
 
 
