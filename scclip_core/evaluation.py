@@ -78,7 +78,7 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
     images.
 
     Zero-shot accuracy and label maps each on `count` scenes a style that no training used; also the
-    difference in mIoU of each method to vanilla, the same scenes drawn for both.
+    difference in mIoU of each method to vanilla and of SC-CLIP to MaskCLIP, the same scenes drawn for both.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 scenes, got {count}")
@@ -92,9 +92,10 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
         for name, counts in counted.items():
             rows.append(("mIoU", name, style, *interval(counts, mean_iou, seed)))
             rows.append(("pixel accuracy", name, style, *interval(counts, pixel_accuracy, seed)))
-            if name != "vanilla":
-                paired = paired_interval(counts, counted["vanilla"], mean_iou, seed)
-                rows.append(("mIoU minus vanilla", name, style, *paired))
+        for base in ("vanilla", "maskclip"):
+            for name in list(counted)[list(counted).index(base) + 1 :]:
+                paired = paired_interval(counted[name], counted[base], mean_iou, seed)
+                rows.append((f"mIoU minus {base}", name, style, *paired))
     table = pd.DataFrame(rows, columns=["measure", "method", "styles", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed, split="test" if split == TEST else "validation")
 

@@ -27,8 +27,9 @@ def test_limits_say_what_holds(tmp_path, monkeypatch):
             "MiB": [100, 120],
         },
         "07_profile": {
-            "model": ["ViT-B-16"] * 4, "batch": [8] * 4,
-            "stage": [2, 3, 4, 6], "share": [0.97, 0.01, 0.01, 0.01],
+            "model": ["ViT-B-16"] * 5, "batch": [8] * 5,
+            "stage": [2, 3, 4, 7, 7], "share": [0.9, 0.01, 0.01, 0.01, 0.07],
+            "tensor": ["block_0", "lof_scores", "similarity_mid", "fused", "attention_aux"],
         },
         "07_growth": {
             "model": ["ViT-B-16"] * 4, "what": ["vanilla CLIP", "SC-CLIP (seed)"] * 2,
@@ -44,7 +45,7 @@ def test_limits_say_what_holds(tmp_path, monkeypatch):
     table = ideas.limits(tmp_path).set_index("what")
     expected = {
         "time, seed, B = 1": "no",
-        "time of stages 3, 4 and 6, share, B = 8": "yes",
+        "time outside transformer blocks, share, B = 8": "yes",
         "windows of 448 x 672 in batches, to one by one": "yes",
         "peak memory at 1024 x 1024": "yes",
         "exponent of growth to N = 4,096, less vanilla's": "no",

@@ -29,6 +29,8 @@ from scclip_core.text import embed_names
 from scclip_core.timing import compare, machine
 
 Calls = tuple[Callable[[], Tensor], Callable[[], Tensor]]
+# what SC-CLIP computes beside the blocks' own work, besides all of stages 3, 4 and 6
+ADDED = ("content_attention", "residual_main", "fused_layers", "residual_aux", "aggregated_post_aux", "fused")
 KEPT = {  # whether "after" is what the core does
     "distances from one Gram matrix": True,
     "top-k in place of a full sort": True,
@@ -201,8 +203,11 @@ def limits(folder: Path) -> pd.DataFrame:
         (f"time, {r.what[9:-1]}, B = {r.batch}", r.ratio, "<=", 1.05)
         for r in bench[(bench["model"] == base) & (bench["what"] != "vanilla")].itertuples()
     ]
-    shares = profile[(profile["model"] == base) & (profile["batch"] == 8)].set_index("stage")["share"]
-    rows.append(("time of stages 3, 4 and 6, share, B = 8", float(shares[[3, 4, 6]].sum()), "<=", 0.04))
+    part = profile[(profile["model"] == base) & (profile["batch"] == 8)]
+    added = part["stage"].isin((3, 4, 6)) | part["tensor"].isin(ADDED)
+    rows.append(
+        ("time outside transformer blocks, share, B = 8", float(part[added]["share"].sum()), "<=", 0.04)
+    )
     windows = worth[(worth["idea"] == "windows in batches") & (worth["batch"] == 1)]["ratio"].iloc[0]
     rows.append(("windows of 448 x 672 in batches, to one by one", windows, "<=", 0.9))
     peaks = memory[(memory["model"] == base) & (memory["side"] == 1024)].set_index("what")["MiB"]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
@@ -151,10 +152,14 @@ def detect_planted(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame
 
 
 def time_detectors(model: FrozenCLIP, repeats: int = 10) -> pd.DataFrame:
-    """Time of each detector on the tokens of one image, as a ratio to the local outlier factor's."""
+    """Time of each detector on the tokens of one image, as a ratio to the local outlier factor's.
+
+    On one thread: torch and scikit-learn each keep threads of their own, which would wait for each other.
+    """
     tokens = penultimate_tokens(model, the_scene())
     runs = {name: lambda d=detector: d(tokens) for name, detector in DETECTORS.items()}
-    return compare(runs, repeats).assign(**machine())
+    with threadpool_limits(1):
+        return compare(runs, repeats).assign(**machine())
 
 
 def stage_three(model: FrozenCLIP, scene: Scene) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def fit_exponents(table: pd.DataFrame, value: str = "milliseconds", least: int =
 
 
 def profile_stages(model: FrozenCLIP, batch: int, repeats: int = 10) -> pd.DataFrame:
-    """Share of the time that each stage takes, from the moments at which its tensors appear in a run.
+    """Share of the time that each tensor of a run takes, by the moments at which they appear, and its stage.
 
     Medians over `repeats` runs after one that is not counted; stage 2 is the blocks, the rest is what SC-CLIP
     adds or replaces.
@@ -118,21 +118,21 @@ def profile_stages(model: FrozenCLIP, batch: int, repeats: int = 10) -> pd.DataF
     images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     runs = []
     for _ in range(repeats + 1):
-        spent: dict[int, float] = {}
+        spent: dict[tuple[int, str], float] = {}
         last = time.perf_counter()
 
         def stamp(stage: int, name: str, tensor: Tensor, note: str) -> None:
             nonlocal last
             now = time.perf_counter()
-            spent[stage] = spent.get(stage, 0.0) + now - last  # noqa: B023
+            spent[stage, name] = now - last  # noqa: B023
             last = now
 
         with torch.no_grad():
             segmenter._features(images, True, stamp)
-        runs.append([spent[stage] / sum(spent.values()) for stage in sorted(spent)])
+        runs.append([part / sum(spent.values()) for part in spent.values()])
     shares = np.median(runs[1:], axis=0)
-    table = pd.DataFrame({"stage": sorted(spent), "share": shares / shares.sum()})
-    return table.assign(model=model.name, batch=batch, **machine())
+    table = pd.DataFrame(spent.keys(), columns=["stage", "tensor"])
+    return table.assign(share=shares / shares.sum(), model=model.name, batch=batch, **machine())
 
 
 def peak_memory(name: str, sides: tuple[int, ...] = (224, 448, 1024)) -> pd.DataFrame:
@@ -222,10 +222,11 @@ def draw_profile(table: pd.DataFrame) -> Figure:
     """Share of the time by stage."""
     shown = table.assign(what=table["model"] + ", B = " + table["batch"].astype(str))
     drawn, axis = plt.subplots(figsize=(10, 3.8))
-    left = np.zeros(shown["what"].nunique())
-    for stage, part in shown.groupby("stage"):
-        axis.barh(part["what"], 100 * part["share"], left=left, label=f"stage {stage}")
-        left = left + 100 * part["share"].to_numpy()
+    shares = 100 * shown.pivot_table(index="what", columns="stage", values="share", aggfunc="sum", sort=False)
+    left = np.zeros(len(shares))
+    for stage in shares:
+        axis.barh(shares.index, shares[stage], left=left, label=f"stage {stage}")
+        left = left + shares[stage].to_numpy()
     axis.set(xlabel="share of the time (%)", xlim=(0, 100))
     axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
     sns.despine(drawn)
