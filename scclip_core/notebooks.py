@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,7 @@ def run(paths: Sequence[Path], write: bool, jobs: int) -> list[str]:
     failed: list[str] = []
 
     def one(path: Path) -> None:
+        began = time.monotonic()
         try:
             notebook = execute(path, threads)
         except CellExecutionError as error:
@@ -81,6 +83,7 @@ def run(paths: Sequence[Path], write: bool, jobs: int) -> list[str]:
         if write:
             with atomic_write(path) as partial:
                 nbformat.write(notebook, partial)
+        tqdm.write(f"{path.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
     waves = [[p for p in paths if p.stem != LEDGER], [p for p in paths if p.stem == LEDGER]]
     with tqdm(total=len(paths), desc="notebooks") as bar, ThreadPoolExecutor(jobs) as pool:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from PIL import Image
 from sklearn.neighbors import LocalOutlierFactor
 
@@ -81,6 +82,18 @@ def test_the_normalised_adjacency_aggregates_as_the_core_does():
     assert torch.allclose(
         similarity.normalised_adjacency(sparse) @ tokens, adaptive_aggregate(tokens, sparse), atol=1e-6
     )
+
+
+def test_sliders_show_the_map_of_a_patch_once(mini, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    widget = similarity.explore(mini, shapes.the_scene())
+    assert [slider.description for slider in widget.children[:3]] == ["row", "col", "layer"]
+    assert [slider.max for slider in widget.children[:3]] == [13, 13, mini.depth - 2]
+    shown.clear()
+    widget.f(row=8, col=3, layer=3)
+    assert [axis.get_title() for axis in shown[-1].axes[:2]] == ["the picture", "layer 3"]
+    assert len(shown) == 1 and not plt.get_fignums()
 
 
 def test_every_kind_of_attention_has_rows_that_sum_to_one(mini):

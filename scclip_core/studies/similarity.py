@@ -44,15 +44,18 @@ def alike_maps(model: FrozenCLIP, scene: Scene, row: int, col: int, layers: tupl
 
 
 def explore(model: FrozenCLIP, scene: Scene) -> object:
-    """Sliders for the patch and the layer, and the map of what looks like it: an ipywidgets output."""
-    from ipywidgets import IntSlider, interact  # only a live notebook needs it
+    """Sliders for the patch and the layer, and the map of what looks like it: an ipywidgets widget."""
+    from IPython.display import display  # only a live notebook needs these
+    from ipywidgets import IntSlider, interactive
 
-    def show(row: int = 7, col: int = 7, layer: int = 8) -> Figure:
+    def show(row: int, col: int, layer: int) -> None:
         table = alike_maps(model, scene, row, col, (layer,))
-        return draw_maps(table.assign(patch_row=row, patch_col=col), scene.image)
+        drawn = draw_maps(table.assign(patch_row=row, patch_col=col), scene.image)
+        display(drawn)
+        plt.close(drawn)  # left open, it would be shown a second time
 
     sides = {name: IntSlider(7, 0, GRID - 1) for name in ("row", "col")}
-    return interact(show, **sides, layer=IntSlider(8, 0, model.depth - 2))
+    return interactive(show, **sides, layer=IntSlider(8, 0, model.depth - 2))
 
 
 def share_kept(model: FrozenCLIP, count: int, seed: int = 0, batch: int = 20) -> pd.DataFrame:
