@@ -1,6 +1,7 @@
 """What the chapters measure: each study against a case whose answer is known."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,17 @@ from scclip_core.evaluation import stack_images
 from scclip_core.metrics import GAINED, class_counts
 from scclip_core.plots import save_table
 from scclip_core.similarity import adaptive_aggregate, threshold_similarity
-from scclip_core.studies import ablation, attention, claims, outliers, shapes, similarity, timing, verdicts
+from scclip_core.studies import (
+    ablation,
+    attention,
+    captions,
+    claims,
+    outliers,
+    shapes,
+    similarity,
+    timing,
+    verdicts,
+)
 from scclip_core.studies.drawing import map_rows, read_maps
 
 
@@ -196,6 +207,33 @@ def test_every_figure_is_drawn_again_from_its_numbers_alone(tmp_path):
         studies.redraw(name, tmp_path)
         drawn, kept = (Image.open(f / f"{name}.png") for f in (tmp_path, studies.FIGURES))
         assert drawn.size == kept.size
+
+
+@pytest.mark.parametrize("name", captions.CAPTIONS)
+def test_a_caption_is_a_sentence_that_follows_the_numbers(name, tmp_path):
+    studies.redraw_all(tmp_path)  # imports all chapters, draws nothing from an empty folder
+    table = studies.stored(name)
+    told = captions.CAPTIONS[name](table)
+    assert name in studies.DRAWN and told.endswith(".") and re.search(r"\d", told)
+    if name == "08_ledger":
+        table = table.iloc[1:]
+    else:
+        numbers = [
+            c
+            for c in ("value", "gain", "ratio", "share", "milliseconds", "saved (% of vanilla)")
+            if c in table
+        ]
+        table[numbers] = table[numbers] * np.linspace(1.5, 3, len(table))[:, None]
+    assert captions.CAPTIONS[name](table) != told
+
+
+def test_a_caption_stands_under_its_figure(tmp_path):
+    save_table(studies.stored("05_winner"), "05_winner", tmp_path)
+    drawn = studies.redraw("05_winner", tmp_path)
+    (caption,) = drawn.texts
+    assert caption.get_text().replace("\n", " ") == captions.winner(studies.stored("05_winner"))
+    label = drawn.axes[0].xaxis.label.get_window_extent()
+    assert caption.get_window_extent().y1 <= label.y0
 
 
 def test_an_unknown_figure_is_refused(tmp_path):

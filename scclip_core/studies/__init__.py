@@ -6,6 +6,7 @@ needed to draw it again. `keep` is the one way by which a chapter stores and sho
 
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -18,7 +19,10 @@ from scclip_core.files import DATA
 from scclip_core.plots import save_png, save_table, set_theme
 
 FIGURES = DATA.parent / "figures"  # the stored figures, and the numbers they show
-CHAPTERS = ("shapes", "outliers", "similarity", "attention", "ablation", "segmentation", "timing", "peers")
+CHAPTERS = (
+    *("shapes", "outliers", "similarity", "attention", "ablation", "segmentation", "timing"),
+    *("claims", "peers"),
+)
 Draw = Callable[[pd.DataFrame], Figure]
 DRAWN: dict[str, Draw] = {}  # how each figure of the chapters is drawn from its table
 
@@ -59,16 +63,28 @@ def keep(name: str, table: pd.DataFrame) -> Figure:
 
 
 def redraw(name: str, folder: Path) -> Figure:
-    """Draw the figure `name` from `name.csv` in `folder` and write `name.png` beside it.
+    """Draw the figure `name` from `name.csv` in `folder`, with its caption, and write `name.png` beside it.
 
     Raises ValueError for a figure that no chapter draws, FileNotFoundError where the numbers are missing.
     """
     if name not in DRAWN:
         raise ValueError(f"name must be one of {', '.join(sorted(DRAWN))}, got {name!r}")
     set_theme()
-    drawn = DRAWN[name](pd.read_csv(folder / f"{name}.csv"))
+    table = pd.read_csv(folder / f"{name}.csv")
+    drawn = DRAWN[name](table)
+    caption = import_module("scclip_core.studies.captions").CAPTIONS.get(name)  # it imports the chapters
+    if caption:
+        write_below(drawn, caption(table))
     save_png(drawn, name, folder)
     return drawn
+
+
+def write_below(drawn: Figure, text: str) -> None:
+    """Write a caption under everything that a figure shows, as wide as the figure."""
+    drawn.draw_without_rendering()
+    box, (width, height) = drawn.get_tightbbox(), drawn.get_size_inches()  # both in inches
+    told = textwrap.fill(text, int(10.5 * box.width))
+    drawn.text(box.x0 / width, (box.y0 - 0.15) / height, told, va="top", style="italic", fontsize=13)
 
 
 def redraw_all(folder: Path) -> None:

@@ -5,9 +5,13 @@ No result is typed here: each row reads a stored table and derives its verdict b
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from scclip_core.studies import stored, verdicts
+from scclip_core.studies import figure, stored, verdicts
 from scclip_core.studies.ablation import CLAIMED, MODULES
 
 
@@ -29,6 +33,39 @@ def ledger() -> pd.DataFrame:
         result, verdict = claim.judge(stored(claim.source))
         rows.append((claim.section, claim.says, claim.test, f"figures/{claim.source}.csv", result, verdict))
     return pd.DataFrame(rows, columns=["seed", "claim", "tested by", "numbers", "result", "verdict"])
+
+
+COLOURS = {
+    verdicts.HOLDS: "#009E73",
+    verdicts.FAILS: "#D55E00",
+    verdicts.UNDECIDED: "#F0E442",
+    verdicts.UNTESTED: "0.75",
+}
+PARTS = {
+    "2": "2: the eight stages",
+    "3": "3: anomalies, attention",
+    "4": "4: parameters",
+    "5": "5: quality and cost",
+    "6": "6: potential",
+}
+
+
+@figure("08_ledger")
+def draw_ledger(table: pd.DataFrame) -> Figure:
+    """How many claims of each part of the seed got which verdict."""
+    parts = table["seed"].astype(str).str[0]
+    drawn, axis = plt.subplots(figsize=(11, 3.6))
+    left = np.zeros(len(PARTS))
+    for verdict, colour in COLOURS.items():
+        given = parts[table["verdict"].str.startswith(verdict)]
+        counts = np.array([(given == part).sum() for part in PARTS])
+        axis.barh(list(PARTS.values()), counts, left=left, color=colour, label=verdict)
+        left = left + counts
+    axis.invert_yaxis()
+    axis.set(xlabel="claims", ylabel="part of the seed")
+    axis.legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
+    sns.despine(drawn)
+    return drawn
 
 
 SETTINGS = {
