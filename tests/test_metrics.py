@@ -13,6 +13,7 @@ from scclip_core.metrics import (
     confusion_matrix,
     count_classes,
     interval,
+    interval_and_gain,
     iou_per_class,
     mean_iou,
     paired_interval,
@@ -119,3 +120,15 @@ def test_methods_on_other_images_cannot_be_paired():
         paired_interval(coins(5, 0.5, 0), coins(6, 0.5, 0), share)
     with pytest.raises(ValueError, match="at least one image"):
         interval(np.zeros((0, 2)), share)
+
+
+def test_a_gain_is_paired_and_over_itself_exactly_zero():
+    rng = np.random.default_rng(0)
+    base = rng.integers(1, 9, (30, 3, 4)) + np.array([0, 9, 9])[:, None]
+    better = base + np.array([1, 0, 0])[:, None]  # one more pixel of each class right in every image
+    assert interval_and_gain(base, base, mean_iou)[3:] == (0, 0, 0)
+    value, low, high, gain, gain_low, gain_high = interval_and_gain(better, base, mean_iou)
+    assert value == pytest.approx(mean_iou(better.sum(0))) and low < value < high
+    assert gain == pytest.approx(mean_iou(better.sum(0)) - mean_iou(base.sum(0)))
+    assert 0 < gain_low <= gain <= gain_high
+    assert gain_high - gain_low < high - low
