@@ -1,22 +1,24 @@
-"""Stage 3: anomalous patch tokens, found by the local outlier factor and repaired from their neighbours."""
+"""Stage 3: anomalous patch tokens, found by the local outlier factor, repaired from neighbours."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LRD_FLOOR = (
-    1e-10  # added to mean reachability, as scikit-learn does, so that duplicates have a finite density
-)
+# Added to the mean reachability distance, as scikit-learn does, so that duplicates have a finite
+# density.
+LRD_FLOOR = 1e-10
 
 
-def pairwise_distances(points: Tensor) -> Tensor:
-    """Squared Euclidean distances of the points of each set, [B, N, D] -> [B, N, N], the diagonal exactly 0.
+def squared_distances(points: Tensor) -> Tensor:
+    """Squared Euclidean distances of all pairs of points, [B, N, D] -> [B, N, N].
 
-    One Gram matrix, of points centred on their mean to lose fewer digits to a common offset. In float64,
-    where exactness is what one came for, the differences themselves: duplicates are exactly 0 apart.
+    |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j, of points centred on their mean, so that few
+    digits are lost to a common offset; the diagonal is exactly 0. In float64 the differences
+    themselves are squared, and duplicates are exactly 0 apart.
     """
     if points.dtype == torch.float64:
-        return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(points, points, compute_mode=mode).square()
     points = points - points.mean(1, keepdim=True)
     gram = points @ points.mT  # [B, N, D] @ [B, D, N] -> [B, N, N]
     norms = gram.diagonal(dim1=1, dim2=2)
@@ -25,35 +27,46 @@ def pairwise_distances(points: Tensor) -> Tensor:
 
 
 def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> Tensor:
-    """Local outlier factor of every point among the others of its set (Breunig et al. 2000; seed 3.1).
+    """Local outlier factor of every point among the others of its set (stage 3).
+
+    Breunig et al. (2000), definitions 3 to 7, with N_k(i) the k nearest neighbours of point i:
+
+    reach(i, j) = max(k-distance(j), |x_i - x_j|)
+    lrd(i) = 1 / mean over j in N_k(i) of reach(i, j)
+    LOF(i) = mean over j in N_k(i) of lrd(j) / lrd(i)
 
     Args:
         points: [B, N, D], finite. Half precisions are computed in float32.
-        k: neighbours, 1 <= k < N.
-        variant: "standard" is the textbook's, equal to scikit-learn's `LocalOutlierFactor`; "published" is
-            what the published SC-CLIP code computes: squared distances, and the point's own k-distance in
-            place of the neighbour's, so that its reachability is that k-distance everywhere.
+        k: number of neighbours, 1 <= k < N.
+        variant: "standard" is the definition above and equals scikit-learn's
+            `LocalOutlierFactor`. "published" is what the published SC-CLIP code computes: squared
+            distances, and the k-distance of the point itself in place of its neighbour's, so that
+            every reachability distance of a point equals its own k-distance.
 
-    Returns scores [B, N]; about 1 inside a cluster of even density, larger where a point is more isolated
-    than its neighbours are. A permutation of the points permutes the scores.
+    Returns scores [B, N]: about 1 inside a cluster of even density, larger where a point is more
+    isolated than its neighbours are. A permutation of the points permutes the scores.
 
-    Raises ValueError on a wrong shape, k out of range, an unknown variant, or values that are not finite.
+    Raises ValueError for a wrong shape, a k out of range, an unknown variant, or values that are
+    not finite.
     """
     if points.ndim != 3:
-        raise ValueError(f"points must be [batch, points, dimensions], got shape {tuple(points.shape)}")
+        given = tuple(points.shape)
+        raise ValueError(f"points must be [batch, points, dimensions], got shape {given}")
     if not 1 <= k < points.shape[1]:
-        raise ValueError(f"k must be at least 1 and less than the {points.shape[1]} points of a set, got {k}")
+        n = points.shape[1]
+        raise ValueError(f"k must be at least 1 and less than the {n} points of a set, got {k}")
     if variant not in ("standard", "published"):
         raise ValueError(f"variant must be standard or published, got {variant!r}")
-    if not (torch.compiler.is_compiling() or points.is_meta) and not torch.isfinite(points).all():
+    values_exist = not (torch.compiler.is_compiling() or points.is_meta)
+    if values_exist and not torch.isfinite(points).all():
         raise ValueError("points must be finite, got NaN or infinity")
     points = points if points.dtype == torch.float64 else points.float()
-    distances = pairwise_distances(points)
+    distances = squared_distances(points)
     if variant == "standard":
         distances = distances.sqrt_()
-    # the point itself is no neighbour of itself, even where duplicates lie at distance 0
+    # A point is no neighbour of itself, even where duplicates lie at distance 0.
     itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
-    near, index = distances.masked_fill_(itself, torch.inf).topk(k, largest=False)  # both [B, N, k]
+    near, index = distances.masked_fill_(itself, torch.inf).topk(k, largest=False)  # [B, N, k]
     k_distance = near[..., -1]  # [B, N]
     if variant == "standard":
         neighbour_k_distance = _gather(k_distance, index)  # [B, N, k]
@@ -69,10 +82,10 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
 
 
 def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
-    """True where a score lies strictly above the (1 - contamination) quantile of its image, [B, N] -> [B, N].
+    """True where a score lies above the (1 - contamination) quantile of its image (stage 3).
 
-    This is what scikit-learn's `fit_predict` flags (seed 3.1). Raises ValueError unless 0 < contamination <=
-    0.5.
+    The comparison is strict, as in scikit-learn's `LocalOutlierFactor.fit_predict`. Takes scores
+    [B, N]; returns bool [B, N]. Raises ValueError unless 0 < contamination <= 0.5.
     """
     if not 0 < contamination <= 0.5:
         raise ValueError(f"contamination must be in (0, 0.5], got {contamination!r}")
@@ -82,14 +95,16 @@ def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
 def repair_anomalies(
     tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], repair_from: str = "all"
 ) -> Tensor:
-    """Replace anomalous patch tokens by the mean of their 8 neighbours on the grid (seed 3.2).
+    """Replace anomalous patch tokens by the mean of their 8 neighbours on the grid (stage 3).
+
+    f'_i = mean over j in N_8(i) of f_j where i is anomalous, else f_i
 
     Args:
         tokens: [B, N, C] with N = rows * cols. Not changed.
         anomalous: bool [B, N].
         grid: (rows, cols).
-        repair_from: "all" neighbours in bounds (seed), or "clean" ones only, the token staying as it is where
-            no neighbour is clean (published code).
+        repair_from: "all" neighbours on the grid (the article), or "clean" ones only, and then a
+            token without a clean neighbour stays as it is (the published code).
 
     Returns [B, N, C]. Raises ValueError where the shapes do not fit or `repair_from` is unknown.
     """
@@ -98,20 +113,22 @@ def repair_anomalies(
         needed = f"[batch, {rows * cols}, width] for a {rows} x {cols} grid"
         raise ValueError(f"tokens must be {needed}, got shape {tuple(tokens.shape)}")
     if anomalous.shape != tokens.shape[:2]:
-        raise ValueError(f"anomalous must be {tuple(tokens.shape[:2])}, got {tuple(anomalous.shape)}")
+        wanted, given = tuple(tokens.shape[:2]), tuple(anomalous.shape)
+        raise ValueError(f"anomalous must be {wanted}, got {given}")
     if repair_from not in ("all", "clean"):
         raise ValueError(f"repair_from must be all or clean, got {repair_from!r}")
-    giver = torch.ones_like(anomalous) if repair_from == "all" else ~anomalous
-    weight = giver.to(tokens.dtype)[..., None]  # [B, N, 1]
-    given = torch.cat([tokens * weight, weight], -1)  # [B, N, C + 1], the last channel counts the givers
-    total = _neighbour_sum(given.unflatten(1, grid)).flatten(1, 2)  # [B, N, C + 1]
+    usable = torch.ones_like(anomalous) if repair_from == "all" else ~anomalous
+    weight = usable.to(tokens.dtype)[..., None]  # [B, N, 1]
+    # The last channel counts the neighbours that are used.
+    weighted = torch.cat([tokens * weight, weight], -1)  # [B, N, C + 1]
+    total = _neighbour_sum(torch.unflatten(weighted, 1, grid)).flatten(1, 2)  # [B, N, C + 1]
     mean = total[..., :-1] / total[..., -1:].clamp(min=1)
     replace = anomalous[..., None] & (total[..., -1:] > 0)
     return torch.where(replace, mean, tokens)
 
 
 def _neighbour_sum(maps: Tensor) -> Tensor:
-    """Sum over the 8 neighbours in bounds, [B, rows, cols, C] -> the same shape."""
+    """Sum over the 8 neighbours on the grid, [B, rows, cols, C] -> the same shape."""
     rows = maps.shape[1]
     padded = F.pad(maps, (0, 0, 1, 1, 1, 1))
     across = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # [B, rows + 2, cols, C]

@@ -1,53 +1,61 @@
-"""Stage 5: the last block's attention, calibrated by how alike the patches look in a middle layer."""
+"""Stage 5: the last block's attention, calibrated by the similarities of a middle layer."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SELF_ATTENTION = {
-    "qk": (0, 1),
-    "kk": (1, 1),
-    "qq": (0, 0),
-    "vv": (2, 2),
-}  # which of q, k, v asks and which answers
+# For each kind of self-attention: which of q, k, v (0, 1, 2) is the query and which the key.
+QUERY_AND_KEY = {"qk": (0, 1), "kk": (1, 1), "qq": (0, 0), "vv": (2, 2)}
 
 
 def content_attention(similarity: Tensor, gain: float) -> Tensor:
-    """softmax(gain * (S - mean(S))) with negative logits at -inf (seed 5.1), [B, N, N] -> [B, N, N].
+    """Attention weights from the similarities of a middle layer (stage 5).
 
-    The mean is over the whole matrix of an image, and the result is the same for every head. A patch always
-    keeps itself, so that no row is empty even where rounding puts a matrix of ones below its own mean.
+    softmax(L), L_ij = gain (S_ij - mean(S)), where negative L_ij become -inf
+
+    The mean is taken over the whole matrix of an image, and all heads share the result. A patch
+    always keeps itself, so that no row is empty, even where rounding puts a matrix of ones below
+    its own mean.
+
+    Args:
+        similarity: S, [B, N, N], as `patch_similarity` returns it, without a threshold.
+        gain: 3 in the article and in the published code.
+
+    Returns [B, N, N]; every row sums to 1.
     """
     logits = gain * (similarity - similarity.mean((1, 2), keepdim=True))
     itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=similarity.device)
     return logits.masked_fill_((logits < 0) & ~itself, -torch.inf).softmax(-1)
 
 
-def self_attention_maps(qkv: Tensor, kind: str) -> Tensor:
-    """softmax of the scaled products of patches, per head: qkv [3, B, heads, N, d] -> [B, heads, N, N].
+def self_attention_weights(qkv: Tensor, kind: str) -> Tensor:
+    """Self-attention weights of every head, softmax(Q K^T / sqrt(d)) (stage 5).
 
-    `kind` is qk (seed 5.1), kk (published code), qq or vv.
+    `kind` chooses which projections stand for Q and K: qk (the article), kk (the published code),
+    qq or vv. Takes qkv [3, B, heads, N, d]; returns [B, heads, N, N].
     """
-    asks, answers = (qkv[i] for i in SELF_ATTENTION[kind])
-    logits = asks @ answers.mT / asks.shape[-1] ** 0.5
+    query, key = (qkv[i] for i in QUERY_AND_KEY[kind])
+    logits: Tensor = query @ key.mT / query.shape[-1] ** 0.5
     return logits.float().softmax(-1).to(qkv.dtype)
 
 
 def mixed_attention(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor:
-    """(mix * content + (1 - mix) * self attention) @ V, heads side by side again (seed 5.1, 3.3).
+    """Values read by content attention and by self-attention, mixed (stage 5).
+
+    (mix A_content + (1 - mix) softmax(Q K^T / sqrt(d))) V
 
     Args:
         qkv: projections of the patches, [3, B, heads, N, d].
-        content: [B, N, N], rows sum to 1.
-        kind: which projections score the self attention, see `self_attention_maps`.
+        content: A_content, [B, N, N]; every row sums to 1.
+        kind: which projections score the self-attention, see `self_attention_weights`.
         mix: share of the content attention, in [0, 1].
 
-    Returns [B, N, heads * d]. Both parts are applied to V by themselves, so that no map per head is ever
-    stored.
+    Returns [B, N, heads * d]. Both parts are applied to V separately, so that the mixed weights of
+    each head are never stored.
     """
-    asks, answers = (qkv[i] for i in SELF_ATTENTION[kind])
+    query, key = (qkv[i] for i in QUERY_AND_KEY[kind])
     values = qkv[2]
-    by_itself = F.scaled_dot_product_attention(asks, answers, values)
-    by_itself = by_itself.transpose(1, 2).flatten(2)  # [B, heads, N, d] -> [B, N, heads * d]
+    by_self = F.scaled_dot_product_attention(query, key, values)
+    by_self = by_self.transpose(1, 2).flatten(2)  # [B, heads, N, d] -> [B, N, heads * d]
     by_content = content.to(values.dtype) @ values.transpose(1, 2).flatten(2)
-    return torch.lerp(by_itself, by_content, mix)
+    return torch.lerp(by_self, by_content, mix)

@@ -1,4 +1,4 @@
-"""Where the bundled data lies, and writing files so that nothing half-written is ever left behind."""
+"""Where the bundled data lies, and writing files so that nothing half-written is left behind."""
 
 import os
 import tempfile
@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[1] / "data"  # the repository's data folder
+_PACKAGE = Path(__file__).resolve().parent
+
+# The bundled model, drawings and word lists. A wheel carries them inside the package; in a
+# checkout they lie in the repository's own `data` folder.
+DATA = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parent / "data"
 
 
 @contextmanager
 def atomic_write(target: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success it replaces `target`, on any error it is removed.
+    """Yield a temporary path beside `target`, which replaces `target` when the block succeeds.
 
-    The temporary name keeps the target's suffix, since many writers choose the format by it.
+    On any error the temporary file is removed and `target` stays as it was. The temporary name
+    keeps the suffix of `target`, since many writers choose the format by it.
     Raises OSError when the folder of `target` does not exist or cannot be written.
     """
     target = Path(target)
@@ -29,6 +34,19 @@ def atomic_write(target: Path | str) -> Iterator[Path]:
 
 
 def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def require_writable(argument: str, folder: Path) -> None:
+    """Make a folder; raise ValueError, naming `argument`, unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{argument} must be a folder that can be written, {folder} is not ({error.strerror})"
+        ) from error

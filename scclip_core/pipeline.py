@@ -1,249 +1,162 @@
-"""SC-CLIP: a frozen CLIP's forward pass, rearranged into a segmenter. Stages 1 to 8 in the seed's order.
+"""SC-CLIP: a frozen CLIP's forward pass, rearranged into a segmenter. Stages 1 to 8 in order.
 
-B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D, Q names. Tokens stay [B, L,
-C] all the way where the seed writes [L, B, C].
+Bai et al., "Self-Calibrated CLIP for Training-Free Open-Vocabulary Segmentation", arXiv 2411.15869.
+B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor, repair_anomalies
 from scclip_core.attention import content_attention, mixed_attention
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
+from scclip_core.dense import DenseCLIP
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
-from scclip_core.text import Classes, best_name, embed_names, parse_classes
+
+# What each named tensor is, for `trace`; {fields} are those of the config.
+NOTES = {
+    "stage3.lof_scores": "local outlier factor of the patches of the last layer but one",
+    "stage3.anomalous": "scores above the quantile 1 - {contamination} of the image",
+    "stage3.repaired": "anomalies replaced by the mean of their neighbours",
+    "stage4.repaired": "layer {pre_adjust_idx}, repaired at the same positions",
+    "stage4.similarity": "cosine similarity at layer {pre_adjust_idx}",
+    "stage4.thresholded": "similarities below {beta} set to 0",
+    "stage4.aggregated": "similarity-weighted mean of the tokens",
+    "stage5.content_attention": "softmax of the centred similarity, negatives masked",
+    "stage5.attention": "the last block's attention, without residual and MLP",
+    "stage5.class_residual": "plus {res_cls} of the class token",
+    "stage6.similarity": "cosine similarity at layer {post_adjust_idx}",
+    "stage6.thresholded": "similarities below {beta} set to 0",
+    "stage6.aggregated": "similarity-weighted mean of the tokens",
+    "stage7.summed_layers": "sum of layers {multi_start_idx} to {multi_end_idx}, the end excluded",
+    "stage7.attention": "the same attention, of the auxiliary branch",
+    "stage7.class_residual": "plus {res_cls} of the branch's own class token",
+    "stage7.aggregated": "similarity-weighted mean of the auxiliary branch",
+    "stage7.fused": "main and auxiliary branch added",
+}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One line of a trace: seed stage, name, the tensor itself, and what happened."""
-
-    stage: int
-    name: str
-    tensor: Tensor
-    note: str
-
-
-Record = Callable[[int, str, Tensor, str], None]
-AVERAGED = "tokens averaged with those they look like"
-
-
-class Trace(dict[str, Step]):
-    """Every intermediate tensor of one run, by name, in the order of the computation."""
-
-    def record(self, stage: int, name: str, tensor: Tensor, note: str) -> None:
-        self[name] = Step(stage, name, tensor, note)
-
-    def rows(self) -> list[dict[str, object]]:
-        """The walk as a table: stage, tensor, shape, what happened."""
-        shapes = {name: "[" + ", ".join(map(str, step.tensor.shape)) + "]" for name, step in self.items()}
-        return [
-            {"stage": step.stage, "tensor": name, "shape": shapes[name], "what happened": step.note}
-            for name, step in self.items()
-        ]
-
-
-def _forget(stage: int, name: str, tensor: Tensor, note: str) -> None:
-    """What records when no trace is asked for: nothing."""
-
-
-class SCCLIP(nn.Module):
+class SCCLIP(DenseCLIP):
     """A frozen CLIP as an open-vocabulary segmenter, with no training.
 
     Args:
-        model: what `load_clip` returns, or an open_clip `CLIP` with a ViT (which is frozen in place).
-        config: hyper-parameters; the default is `SCCLIPConfig.for_depth` of the model.
+        model: what `load_clip` returns, or an open_clip `CLIP` with a ViT (it is frozen in place).
+        config: hyper-parameters (default: `SCCLIPConfig.for_depth` of the model).
 
-    Raises ValueError where the config reads layers that the model does not have.
+    Raises TypeError for another kind of model or config, ValueError where the layers of the config
+    were chosen for a model of another depth.
     """
 
+    config_class = SCCLIPConfig
+    config: SCCLIPConfig
+    notes = NOTES
+
     def __init__(self, model: FrozenCLIP | CLIP, config: SCCLIPConfig | None = None):
-        super().__init__()
-        self.model = model if isinstance(model, FrozenCLIP) else FrozenCLIP(model)
-        self.config = config or SCCLIPConfig.for_depth(self.model.depth)
+        super().__init__(model, config)
+        if config is None:
+            self.config = SCCLIPConfig.for_depth(self.model.depth)
         self.config.check_depth(self.model.depth)
 
-    @torch.no_grad()
-    def features(self, images: Tensor, normalize: bool = True) -> Tensor:
-        """Dense features in the space shared with text, [B, 3, H, W] -> [B, rows, cols, D].
-
-        H and W are any multiples of the patch; dtype and device are the model's. Unit length, unless
-        `normalize` is False. Raises ValueError for other shapes, dtypes and devices.
-        """
-        return self._features(images, normalize, _forget)
-
-    @torch.no_grad()
-    def logits(self, images: Tensor, text: Tensor) -> Tensor:
-        """Stage 8.2: cosine similarity with unit text embeddings [Q, D] -> [B, rows, cols, Q], float32 at
-        least.
-        """
-        return self._logits(self.features(images), text)
-
-    @torch.no_grad()
-    def segment(self, images: Tensor, classes: Classes) -> Tensor:
-        """Label maps at image size, [B, 3, H, W] -> int64 [B, H, W], indices into `classes`.
-
-        A class is a name, or several ("dog|puppy", or a list), of which it takes the best. Raises ValueError
-        for no classes, empty or repeated names.
-        """
-        named, text = self.embed_classes(classes)
-        logits = best_name(self.logits(images, text), named)
-        # one image at a time: logits at image size are the largest tensors of all
-        return torch.cat([upsample(one, images.shape[2:]).argmax(1) for one in logits.split(1)])
-
-    @torch.no_grad()
-    def trace(self, images: Tensor, classes: Classes | None = None) -> Trace:
-        """Every intermediate tensor of a run, by name; with `classes`, up to the logits at image size."""
-        trace = Trace()
-        trace.record(1, "images", images, "normalised pictures")
-        features = self._features(images, True, trace.record)
-        if classes is not None:
-            named, text = self.embed_classes(classes)
-            trace.record(8, "text", text, "unit text embeddings, one row a name")
-            logits = best_name(self._logits(features, text), named)
-            trace.record(8, "logits", logits, "cosine similarity of every patch with every class")
-            trace.record(8, "segmentation", upsample(logits, images.shape[2:]), "bilinear, to image size")
-        return trace
-
-    def embed_classes(self, classes: Classes) -> tuple[list[tuple[str, ...]], Tensor]:
-        """The names of every class, and the unit embeddings [Q, D] of all names with the config's
-        templates.
-        """
-        named = parse_classes(classes)
-        return named, embed_names(
-            self.model, [name for names in named for name in names], self.config.templates
-        )
-
-    # ---- the forward pass
-    # -------------------------------------------------------------------------------------
-
-    def _features(self, images: Tensor, normalize: bool, record: Record) -> Tensor:
-        cfg, grid, before = self.config, self.model.check_images(images), self.model.depth - 2
-        layers = self.encode(images, record)  # stages 1 and 2
-        if cfg.unchanged:
-            tokens = self.model.blocks[-1](layers[before])[:, 1:]
-            record(2, "last_block", tokens, "the last block as trained, class token dropped")
-            return self.project(tokens, grid, normalize, record)
-        cls, patches = layers[before][:, :1], layers[before][:, 1:]
-        middle = layers[cfg.pre_adjust_idx][:, 1:]
-        if cfg.repair:
-            patches, middle = self.repair(patches, middle, grid, record)  # stage 3
-        content = None
-        if cfg.first_aggregation or cfg.calibrated_attention:
-            similarity = patch_similarity(middle)
-            record(4, "similarity_mid_raw", similarity, f"cosine similarity at layer {cfg.pre_adjust_idx}")
-        if cfg.first_aggregation:  # stage 4
-            sparse = threshold_similarity(similarity, cfg.beta)
-            record(4, "similarity_mid", sparse, f"values below {cfg.beta} set to 0")
-            patches = adaptive_aggregate(patches, sparse)
-            record(4, "aggregated_pre", patches, AVERAGED)
-        if cfg.calibrated_attention:
-            content = content_attention(similarity, cfg.content_gain)
-            record(5, "content_attention", content, "softmax of the centred similarity, negatives masked")
-        result = self.attend(cls, patches, content, 5, "main", record)  # stage 5
-        if cfg.second_aggregation:  # stage 6
-            shallow = patch_similarity(layers[cfg.post_adjust_idx][:, 1:])
-            shallow = threshold_similarity(shallow, cfg.beta)
-            note = f"cosine similarity at layer {cfg.post_adjust_idx}, values below {cfg.beta} set to 0"
-            record(6, "similarity_shallow", shallow, note)
-            result = adaptive_aggregate(result, shallow)
-            record(6, "aggregated_post_main", result, AVERAGED)
-        if cfg.fusion:  # stage 7
-            fused = sum(layers[i] for i in range(cfg.multi_start_idx, cfg.multi_end_idx))
-            note = f"sum of layers {cfg.multi_start_idx} to {cfg.multi_end_idx - 1}"
-            record(7, "fused_layers", fused, note)
-            aux = self.attend(fused[:, :1], fused[:, 1:], content, 7, "aux", record)
-            if cfg.second_aggregation:
-                aux = adaptive_aggregate(aux, shallow)
-                record(7, "aggregated_post_aux", aux, AVERAGED)
-            result = result + aux
-            record(7, "fused", result, "main and auxiliary branch added")
-        return self.project(result, grid, normalize, record)
-
-    def encode(self, images: Tensor, record: Record) -> dict[int, Tensor]:
-        """Stages 1 and 2: the outputs of those blocks before the last that are read again, each [B, L, C]."""
+    def dense_tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The rearranged forward pass up to the last layer norm, [B, 3, H, W] -> [B, N, C]."""
         cfg = self.config
-        read = {self.model.depth - 2, cfg.pre_adjust_idx, cfg.post_adjust_idx}
-        if cfg.fusion:
-            read |= set(range(cfg.multi_start_idx, cfg.multi_end_idx))
-        tokens = self.model.embed(images)  # [B, 3, H, W] -> [B, L, C]
-        record(1, "embedded", tokens, "patches, class token, positions, layer norm (seed: [L, B, C])")
-        layers = {}
-        for i, block in enumerate(self.model.blocks[:-1]):
-            tokens = block(tokens)
-            if i in read:
-                layers[i] = tokens
-            record(
-                2, f"block_{i}", tokens, f"output of block {i + 1} of {self.model.depth} (seed: [L, B, C])"
-            )
-        return layers
+        layers = self.encode(images)  # stages 1 and 2: [B, L, C] each
+        cls, patches = layers[-1][:, :1], layers[-1][:, 1:]  # [B, 1, C], [B, N, C]
+        middle = layers[cfg.pre_adjust_idx][:, 1:]  # [B, N, C]
+        patches, middle = self.repair(patches, middle, grid)  # stage 3
+        similarity = self.middle_similarity(middle)  # stage 4: [B, N, N]
+        patches = self.aggregate_by_middle(patches, similarity)
+        content = self.content_weights(similarity)  # stage 5: [B, N, N]
+        tokens = self.attend(cls, patches, content, "stage5")
+        shallow = self.shallow_similarity(layers[cfg.post_adjust_idx][:, 1:])  # stage 6: [B, N, N]
+        tokens = self.aggregate_by_shallow(tokens, shallow, "stage6")
+        if cfg.fusion:  # stage 7
+            summed = self.sum_layers(layers)  # [B, L, C]
+            auxiliary = self.attend(summed[:, :1], summed[:, 1:], content, "stage7")
+            auxiliary = self.aggregate_by_shallow(auxiliary, shallow, "stage7")
+            tokens = self.hook("stage7.fused", tokens + auxiliary)
+        return tokens
 
     def repair(
-        self, patches: Tensor, middle: Tensor, grid: tuple[int, int], record: Record
+        self, patches: Tensor, middle: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Stage 3: the patches of the last kept layer and of the middle one, anomalies replaced, each [B, N,
-        C].
+        """Stage 3: anomalous tokens replaced by the mean of their neighbours, in two layers.
 
-        On a grid with too few patches for `lof_neighbors`, k is one less than the patches; a single patch is
-        kept.
+        The local outlier factor is computed on `patches`, the last layer but one; the same
+        positions are repaired in the `middle` layer. Both are [B, N, C] and stay so. On a grid
+        with too few patches for `lof_neighbors`, k is one less than the number of patches; a
+        single patch is kept.
         """
         cfg, k = self.config, min(self.config.lof_neighbors, patches.shape[1] - 1)
-        if k < 1:
+        if not cfg.repair or k < 1:
             return patches, middle
-        scores = local_outlier_factor(patches, k, cfg.lof)
-        record(3, "lof_scores", scores, f"local outlier factor, k = {k}")
-        anomalous = flag_anomalies(scores, cfg.contamination)
-        record(
-            3, "anomalous", anomalous, f"scores above the {1 - cfg.contamination:.0%} quantile of the image"
-        )
-        patches = repair_anomalies(patches, anomalous, grid, cfg.repair_from)
-        record(3, "repaired_penultimate", patches, "anomalies replaced by the mean of their neighbours")
-        middle = repair_anomalies(middle, anomalous, grid, cfg.repair_from)
-        record(4, "repaired_mid", middle, f"layer {cfg.pre_adjust_idx}, repaired at the same places")
-        return patches, middle
+        scores = self.hook("stage3.lof_scores", local_outlier_factor(patches, k, cfg.lof))
+        flags = self.hook("stage3.anomalous", flag_anomalies(scores, cfg.contamination))  # [B, N]
+        patches = repair_anomalies(patches, flags, grid, cfg.repair_from)
+        middle = repair_anomalies(middle, flags, grid, cfg.repair_from)
+        return self.hook("stage3.repaired", patches), self.hook("stage4.repaired", middle)
 
-    def attend(
-        self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: int, branch: str, record: Record
-    ) -> Tensor:
-        """Stages 5 and 7: the last block's attention without residual and MLP, the class token added.
+    def middle_similarity(self, middle: Tensor) -> Tensor | None:
+        """Stage 4: S_ij = cos(f_i, f_j) of the middle layer, [B, N, C] -> [B, N, N].
 
-        cls [B, 1, C], patches [B, N, C], content [B, N, N] or None for values alone -> [B, N, C].
+        It guides the first aggregation and the content attention; None where both are off.
+        """
+        if not (self.config.first_aggregation or self.config.calibrated_attention):
+            return None
+        return self.hook("stage4.similarity", patch_similarity(middle))
+
+    def aggregate_by_middle(self, patches: Tensor, similarity: Tensor | None) -> Tensor:
+        """Stage 4: F' = D^-1 S F, with similarities below beta set to 0; [B, N, C], no change."""
+        if not self.config.first_aggregation or similarity is None:
+            return patches
+        thresholded = threshold_similarity(similarity, self.config.beta)
+        thresholded = self.hook("stage4.thresholded", thresholded)
+        return self.hook("stage4.aggregated", adaptive_aggregate(patches, thresholded))
+
+    def content_weights(self, similarity: Tensor | None) -> Tensor | None:
+        """Stage 5: softmax(3 (S - mean(S))), negative logits masked; [B, N, N], or None if off."""
+        if not self.config.calibrated_attention or similarity is None:
+            return None
+        weights = content_attention(similarity, self.config.content_gain)
+        return self.hook("stage5.content_attention", weights)
+
+    def attend(self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: str) -> Tensor:
+        """Stages 5 and 7: the last block's attention, without residual and MLP.
+
+        out = W_o ((A_content + A_self) / 2) V + 0.3 cls
+
+        Takes cls [B, 1, C], patches [B, N, C] and content [B, N, N], or None, where every patch
+        attends to itself alone; returns [B, N, C].
         """
         cfg, last = self.config, self.model.blocks[-1]
         qkv = self.model.qkv(last, patches)  # [3, B, heads, N, d]
         if content is None:
-            tokens = qkv[2].transpose(1, 2).flatten(2)  # every patch attends to itself: its values, [B, N, C]
+            mixed = qkv[2].transpose(1, 2).flatten(2)  # [B, heads, N, d] -> [B, N, C]
         else:
-            tokens = mixed_attention(qkv, content, cfg.self_attention, cfg.mix)
-        tokens = last.ls_1(last.attn.out_proj(tokens))
-        record(stage, f"attention_{branch}", tokens, "the last block's attention, no residual, no MLP")
+            mixed = mixed_attention(qkv, content, cfg.self_attention, cfg.mix)  # [B, N, C]
+        tokens = self.hook(f"{stage}.attention", last.ls_1(last.attn.out_proj(mixed)))
         if cfg.class_residual:
-            tokens = tokens + cfg.res_cls * cls
-            record(stage, f"residual_{branch}", tokens, f"plus {cfg.res_cls} of the class token")
+            tokens = self.hook(f"{stage}.class_residual", tokens + cfg.res_cls * cls)
         return tokens
 
-    def project(self, tokens: Tensor, grid: tuple[int, int], normalize: bool, record: Record) -> Tensor:
-        """Stage 8.1: patches into the space shared with text, [B, N, C] -> [B, rows, cols, D]."""
-        features = self.model.project(tokens)
-        record(8, "projected", features, "layer norm and projection, [B, N, C] -> [B, N, D]")
-        if normalize:
-            features = F.normalize(features, dim=-1)
-            record(8, "features", features, "unit length")
-        return features.unflatten(1, grid)
+    def shallow_similarity(self, shallow: Tensor) -> Tensor | None:
+        """Stage 6: thresholded similarities of a shallow layer, [B, N, C] -> [B, N, N], or None."""
+        if not self.config.second_aggregation:
+            return None
+        similarity = self.hook("stage6.similarity", patch_similarity(shallow))
+        return self.hook("stage6.thresholded", threshold_similarity(similarity, self.config.beta))
 
-    @staticmethod
-    def _logits(features: Tensor, text: Tensor) -> Tensor:
-        if text.ndim != 2 or text.shape[1] != features.shape[-1]:
-            raise ValueError(f"text must be [names, {features.shape[-1]}], got shape {tuple(text.shape)}")
-        return features.to(text.dtype) @ text.T
+    def aggregate_by_shallow(self, tokens: Tensor, shallow: Tensor | None, stage: str) -> Tensor:
+        """Stages 6 and 7: F' = D^-1 S F with the similarities of the shallow layer; [B, N, C]."""
+        if shallow is None:
+            return tokens
+        return self.hook(f"{stage}.aggregated", adaptive_aggregate(tokens, shallow))
 
-
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stage 8.3: [B, rows, cols, C] -> [B, C, H, W], bilinear."""
-    return F.interpolate(logits.permute(0, 3, 1, 2), size=tuple(size), mode="bilinear", align_corners=False)
+    def sum_layers(self, layers: list[Tensor]) -> Tensor:
+        """Stage 7: the sum of layers multi_start_idx..multi_end_idx - 1, [B, L, C] -> [B, L, C]."""
+        start, end = self.config.multi_start_idx, self.config.multi_end_idx
+        return self.hook("stage7.summed_layers", reduce(torch.add, layers[start:end]))

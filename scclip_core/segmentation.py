@@ -1,154 +1,121 @@
-"""Big pictures: overlapping windows, segmented in batches and averaged; logits to labels (the published
-protocol).
+"""Stage 8 and beyond: logits to label maps, and pictures larger than the model's training images.
+
+Large pictures are cut into overlapping windows, as the published code does.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from scclip_core.pipeline import SCCLIP, upsample
-from scclip_core.text import best_name
+from scclip_core.text import max_over_names
 
-BLOCK = 16  # classes brought to picture size at once: a large picture with a thousand would not fit in memory
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How a picture is cut: its short side in pixels (None: the size trained at), window and stride in
-    pixels.
-    """
-
-    short_side: int | None = None
-    window: int = 224
-    stride: int = 112
+# Names that are brought to picture size at once; a thousand of them would not fit in memory.
+NAMES_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Protocol(Windows):
-    """How a benchmark cuts pictures and turns logits into labels; the defaults are the published code's.
-
-    Probabilities are a softmax of `logit_scale` times the logits over all names. Where the best class has
-    less than `probability_threshold`, the label is 0, background; before that, classes other than 0 that fill
-    no more than `area_threshold` of what is not background are left out (0: no threshold). `templates` are
-    the prompts of every method; None leaves each its own.
-    """
-
-    short_side: int | None = 336
-    logit_scale: float = 40.0
-    probability_threshold: float = 0.0
-    area_threshold: float = 0.0
-    templates: tuple[str, ...] | None = None
-
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side: every `stride` pixels, the last one moved back to end with the
-    picture.
-    """
-    return [*range(0, max(length - window, 0), stride), max(length - window, 0)]
+def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Stage 8: logits at image size, [B, rows, cols, Q] -> [B, Q, H, W], bilinear."""
+    maps = logits.permute(0, 3, 1, 2)  # [B, Q, rows, cols]
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def check_windows(patch: int, window: int, stride: int) -> None:
-    """Raise ValueError unless `window` is a multiple of the patch, and `stride` in 1..window (all pixels)."""
+    """Raise ValueError unless `window` is a multiple of the patch and `stride` in 1..window.
+
+    All three are in pixels.
+    """
     if window < patch or window % patch:
         raise ValueError(f"window must be a multiple of the patch, {patch}, got {window}")
     if not 1 <= stride <= window:
         raise ValueError(f"stride must be in 1..{window}, the window, got {stride}")
 
 
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along one side: every `stride` pixels.
+
+    The last window is moved back so that it ends with the picture.
+    """
+    return [*range(0, max(length - window, 0), stride), max(length - window, 0)]
+
+
 @torch.no_grad()
 def sliding_logits(
-    segmenter: SCCLIP,
+    compute: Callable[[Tensor], Tensor],
     images: Sequence[Tensor],
-    text: Tensor,
     window: int = 224,
     stride: int = 112,
     batch: int = 16,
 ) -> list[Tensor]:
-    """Logits at image size, averaged over windows: images [3, H, W], of any sizes, and text [Q, D] -> [Q, H,
-    W] each.
+    """Logits at image size, averaged over overlapping windows.
 
-    Windows are `window` pixels a side (less where the picture is smaller), `stride` apart, `batch` of them a
-    run, over all images together. A picture of one window gives what one plain run gives.
+    Args:
+        compute: what gives the logits of a batch, [B, 3, h, w] -> [B, rows, cols, Q].
+        images: [3, H, W] each, of any sizes.
+        window, stride: side of a window and distance between windows, in pixels. Where an image
+            is smaller than a window, the window is the image.
+        batch: number of windows that are computed together, over all images.
 
-    Raises ValueError for a window that is no multiple of the patch, a stride outside 1..window, or an empty
-    batch.
+    Returns [Q, H, W] for each image. An image of one window gets what `compute` gives for it,
+    upsampled. Raises ValueError for a stride that leaves gaps or an empty batch.
     """
-    check_windows(segmenter.model.patch_size, window, stride)
+    check_windows(1, window, stride)
     if batch < 1:
         raise ValueError(f"batch must be at least 1 window, got {batch}")
-    places: dict[tuple[int, int], list[tuple[int, int, int]]] = {}  # window size -> (image, row, col)
+    places: dict[tuple[int, int], list[tuple[int, int, int]]] = {}  # (h, w) -> (image, row, col)
     for i, image in enumerate(images):
-        segmenter.model.check_images(image[None])
         height, width = image.shape[1:]
         places.setdefault((min(window, height), min(window, width)), []).extend(
             (i, row, col)
             for row in window_starts(height, window, stride)
             for col in window_starts(width, window, stride)
         )
-    totals = [text.new_zeros((len(text), *image.shape[1:])) for image in images]
-    counts = [text.new_zeros(image.shape[1:]) for image in images]
-    for (tall, wide), found in places.items():
-        for group in _groups(found, batch):
-            cut = torch.stack([images[i][:, row : row + tall, col : col + wide] for i, row, col in group])
-            for (i, row, col), logits in zip(group, segmenter.logits(cut, text).split(1), strict=True):
-                totals[i][:, row : row + tall, col : col + wide] += upsample(logits, (tall, wide))[0]
-                counts[i][row : row + tall, col : col + wide] += 1
-    return [total.div_(count) for total, count in zip(totals, counts, strict=True)]
+    totals: list[Tensor | None] = [None] * len(images)
+    counts = [image.new_zeros(image.shape[1:], dtype=torch.float32) for image in images]
+    for (h, w), found in places.items():
+        for start in range(0, len(found), batch):
+            group = found[start : start + batch]
+            cut = torch.stack([images[i][:, row : row + h, col : col + w] for i, row, col in group])
+            for (i, row, col), logits in zip(group, torch.split(compute(cut), 1), strict=True):
+                large = upsample(logits, (h, w))[0]  # [Q, h, w]
+                total = totals[i]
+                if total is None:
+                    total = large.new_zeros((len(large), *images[i].shape[1:]))
+                    totals[i] = total
+                total[:, row : row + h, col : col + w] += large
+                counts[i][row : row + h, col : col + w] += 1
+    return [
+        total.div_(count) for total, count in zip(totals, counts, strict=True) if total is not None
+    ]
 
 
 def best_class(
-    logits: Tensor, classes: list[tuple[str, ...]], size: tuple[int, int], left_out: Tensor | None = None
+    logits: Tensor,
+    classes: list[tuple[str, ...]],
+    size: Sequence[int],
+    excluded: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The best class of every pixel at another size, and its logit: [Q, h, w] -> both [H, W].
 
-    Bilinear in the logits of all names, of which a class takes its best; `left_out`, bool [C], are classes
-    that no pixel may take.
+    The logits of all names are resized bilinearly; then each class takes its best name. Classes
+    where `excluded`, bool [C], is True are taken by no pixel.
     """
     best, label, first = None, None, 0
-    for start in range(0, len(classes), BLOCK):
-        named = classes[start : start + BLOCK]
-        names = sum(map(len, named))
-        large = upsample(logits[first : first + names].movedim(0, -1)[None], size)[0]  # [names, H, W]
-        large = best_name(large.movedim(0, -1), named)  # [H, W, classes of this block]
-        if left_out is not None:
-            large = large.masked_fill(left_out[start : start + BLOCK], -torch.inf)
-        value, index = large.max(-1)
-        first += names
-        if best is None:
+    for start in range(0, len(classes), NAMES_AT_ONCE):
+        block = classes[start : start + NAMES_AT_ONCE]
+        count = sum(map(len, block))
+        large = upsample(logits[first : first + count].movedim(0, -1)[None], size)[0]  # [Q, H, W]
+        scores = max_over_names(large.movedim(0, -1), block)  # [H, W, classes of the block]
+        if excluded is not None:
+            scores = scores.masked_fill(excluded[start : start + NAMES_AT_ONCE], -torch.inf)
+        value, index = scores.max(-1)
+        first += count
+        if best is None or label is None:
             best, label = value, index
         else:
             label = torch.where(value > best, index + start, label)
             best = torch.maximum(value, best)
+    if best is None or label is None:
+        raise ValueError("classes must hold at least one class, got none")
     return best, label
-
-
-def label_map(
-    logits: Tensor, classes: list[tuple[str, ...]], size: tuple[int, int], protocol: Protocol | None = None
-) -> Tensor:
-    """Labels at another size, [Q, h, w] -> int64 [H, W], indices into `classes`: the best class, or what the
-    protocol's thresholds make of it.
-    """
-    best, label = best_class(logits, classes, size)
-    if protocol is None:
-        return label
-    if protocol.area_threshold:
-        filled = torch.bincount(label.flatten(), minlength=len(classes))
-        filled[0] = 0
-        small = filled <= protocol.area_threshold * filled.sum()
-        small[0] = False
-        best, label = best_class(logits, classes, size, small)
-    if protocol.probability_threshold:
-        total = torch.full_like(best, -torch.inf)  # log of the sum over all names
-        for part in logits.split(BLOCK):
-            large = upsample(part.movedim(0, -1)[None], size)[0]  # [names, H, W]
-            total = torch.logaddexp(total, (protocol.logit_scale * large).logsumexp(0))
-        probability = (protocol.logit_scale * best - total).exp()
-        label = label.masked_fill(probability < protocol.probability_threshold, 0)
-    return label
-
-
-def _groups(items: list, size: int) -> Iterator[list]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""Stages 4 and 6: which patches look alike, and averaging each token with those it looks like."""
+"""Stages 4 and 6: which patches resemble each other, and means over those that do."""
 
 import torch
 import torch.nn.functional as F
@@ -6,28 +6,38 @@ from torch import Tensor
 
 
 def patch_similarity(tokens: Tensor) -> Tensor:
-    """Cosine similarity of all pairs of patch tokens, [B, N, C] -> [B, N, N], float32 at least (seed 4.2)."""
+    """Cosine similarity of all pairs of patch tokens (stages 4 and 6).
+
+    S_ij = f_i . f_j / (|f_i| |f_j|)
+
+    Takes tokens [B, N, C]; returns [B, N, N], in float32 at least.
+    """
     tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
     unit = F.normalize(tokens, dim=-1)
-    return unit @ unit.mT
+    return unit @ unit.mT  # [B, N, C] @ [B, C, N] -> [B, N, N]
 
 
 def threshold_similarity(similarity: Tensor, beta: float) -> Tensor:
-    """Similarities below `beta` set to 0, [B, N, N] -> [B, N, N] (seed 4.2).
+    """Similarities below `beta` set to 0, [B, N, N] -> [B, N, N] (stages 4 and 6).
 
-    A token's similarity with itself may fall short of 1 by rounding, so a `beta` of 1 is read as 1 - 1e-6.
+    S_ij = S_ij if S_ij >= beta else 0
+
+    Rounding can leave the similarity of a token with itself just below 1, so a `beta` of 1 is read
+    as 1 - 1e-6.
     """
     return similarity.masked_fill(similarity < min(beta, 1 - 1e-6), 0)
 
 
 def adaptive_aggregate(tokens: Tensor, similarity: Tensor) -> Tensor:
-    """F' = D^-1 S F: each token becomes the similarity-weighted mean of those it looks like (seed 4.3, 3.2).
+    """Each token becomes the similarity-weighted mean of all tokens (stages 4 and 6).
+
+    F' = D^-1 S F with D_ii = sum_j S_ij + 1e-6
 
     Args:
-        tokens: [B, N, C].
-        similarity: [B, N, N], thresholded; rows are normalised here, with 1e-6 added to their sums.
+        tokens: F, [B, N, C].
+        similarity: S, [B, N, N], thresholded and not normalised.
 
     Returns [B, N, C], in the dtype of `tokens`.
     """
-    share = similarity / (similarity.sum(-1, keepdim=True) + 1e-6)
-    return share.to(tokens.dtype) @ tokens  # [B, N, N] @ [B, N, C] -> [B, N, C]
+    weights = similarity / (similarity.sum(-1, keepdim=True) + 1e-6)
+    return weights.to(tokens.dtype) @ tokens  # [B, N, N] @ [B, N, C] -> [B, N, C]

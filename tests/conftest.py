@@ -1,4 +1,4 @@
-"""A tiny random CLIP of the seed's family, and pictures, for all tests."""
+"""A tiny random CLIP with as many blocks as ViT-B/16, and pictures, for all tests."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ TEXT = {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "lay
 def tiny_clip(seed: int = 0, **vision) -> CLIP:
     torch.manual_seed(seed)
     clip = CLIP(24, CLIPVisionCfg(**{**VISION, **vision}), CLIPTextCfg(**TEXT))
-    with torch.no_grad():  # as initialised, blocks hardly change their input: make every stage matter
+    # As initialised, blocks hardly change their input; larger weights make every stage matter.
+    with torch.no_grad():
         for block in clip.visual.transformer.resblocks:
             block.attn.in_proj_weight.mul_(3)
             block.attn.out_proj.weight.mul_(3)

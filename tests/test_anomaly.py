@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import LocalOutlierFactor
 
-from scclip_core.anomaly import flag_anomalies, local_outlier_factor, repair_anomalies
+from scclip_core.anomaly import (
+    flag_anomalies,
+    local_outlier_factor,
+    repair_anomalies,
+    squared_distances,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -27,6 +32,28 @@ def cloud(kind: str, seed: int, n: int, dim: int) -> np.ndarray:
     if kind == "shifted":
         points = points + 100
     return points
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["random", "clustered", "duplicated", "shifted"])
+def test_squared_distances_are_sums_of_squared_differences(kind, dtype):
+    points = torch.from_numpy(np.stack([cloud(kind, seed, 30, 7) for seed in (0, 1)])).to(dtype)
+    expected = (points[:, :, None] - points[:, None]).square().sum(-1)
+    found = squared_distances(points)
+    assert found.dtype == dtype
+    # In float32 the error grows with the spread of the points, not with their distance from 0.
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    spread = (points - points.mean(1, keepdim=True)).square().sum(-1).max()
+    assert (found - expected).abs().max() <= tolerance * spread
+    assert not found.diagonal(dim1=1, dim2=2).any()
+    assert (found >= 0).all()
+
+
+def test_in_float64_duplicates_are_exactly_0_apart():
+    points = torch.from_numpy(cloud("duplicated", 0, 200, 64))[None]
+    found = squared_distances(points)
+    assert not found[0].diagonal(100).any()
+    assert not found[0].diagonal(-100).any()
 
 
 @settings(deadline=None, max_examples=40)
@@ -50,7 +77,9 @@ def test_more_copies_of_a_point_than_neighbours_are_handled_as_scikit_learn_does
 
 
 def test_float32_agrees_with_float64_on_tokens():
-    points = torch.randn(2, 196, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points = torch.randn(
+        2, 196, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     single, double = local_outlier_factor(points.float(), 30), local_outlier_factor(points, 30)
     assert single.dtype == torch.float32
     assert torch.allclose(single.double(), double, atol=1e-4)
@@ -60,12 +89,30 @@ def test_the_published_variant_is_its_formula():
     points = torch.randn(1, 20, 5, generator=torch.Generator().manual_seed(0))
     k, scores = 6, []
     squared = [[float((a - b).square().sum()) for b in points[0]] for a in points[0]]
-    near = [sorted((d, j) for j, d in enumerate(row) if j != i)[:k] for i, row in enumerate(squared)]
+    near = [
+        sorted((d, j) for j, d in enumerate(row) if j != i)[:k] for i, row in enumerate(squared)
+    ]
     # reachability is the larger of a distance and the point's own k-distance: always the latter
     density = [k / sum(max(d, row[-1][0]) for d, _ in row) for row in near]
     scores = [sum(density[j] for _, j in row) / k / density[i] for i, row in enumerate(near)]
     ours = local_outlier_factor(points, k, "published")[0]
     np.testing.assert_allclose(ours.numpy(), scores, rtol=1e-4)
+
+
+def test_copies_of_a_point_are_dense_in_the_published_variant_too():
+    points = torch.randn(1, 20, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points[0, :8] = points[0, 0]  # eight copies, whose 4th neighbour is at distance 0
+    squared = (points[0, :, None] - points[0]).square().sum(-1).fill_diagonal_(torch.inf)
+    k_distance, neighbours = (part.tolist() for part in squared.sort())
+    density = [1 / (row[3] + 1e-10) for row in k_distance]
+    expected = [
+        sum(density[j] for j in row[:4]) / 4 / density[i] for i, row in enumerate(neighbours)
+    ]
+    scores = local_outlier_factor(points, 4, "published")[0]
+    np.testing.assert_allclose(scores[:8].numpy(), 1, rtol=1e-12)
+    # Beyond the copies, ties do not matter: every copy has one density.
+    np.testing.assert_allclose(scores[8:].numpy(), expected[8:], rtol=1e-9)
+    assert (scores > 0).all()
 
 
 @given(seed=SEEDS)
@@ -102,7 +149,9 @@ def test_identical_points_are_all_equally_ordinary(variant):
 @pytest.mark.parametrize(
     ("points", "k", "variant", "told"),
     [
-        (torch.zeros(5, 3), 2, "standard", "points must be .batch, points, dimensions., got shape .5, 3."),
+        (torch.zeros(5, 3), 2, "standard", "points must be .*dimensions., got shape .5, 3."),
+        (torch.zeros(1, 1, 5, 3), 2, "standard", "points must be .*, got shape .1, 1, 5, 3."),
+        (torch.zeros(1, 5, 3), 6, "standard", "k must be .*, got 6"),
         (torch.zeros(1, 5, 3), 5, "standard", "k must be at least 1 and less than the 5 points"),
         (torch.zeros(1, 5, 3), 0, "standard", "k must be at least 1"),
         (torch.zeros(1, 5, 3), 2, "fast", "variant must be standard or published, got 'fast'"),
@@ -119,7 +168,9 @@ def test_bad_points_are_refused(points, k, variant, told):
 @settings(deadline=None, max_examples=20)
 def test_what_is_flagged_is_what_scikit_learn_flags(seed, contamination):
     points = cloud("random", seed, 60, 4)
-    fitted = LocalOutlierFactor(n_neighbors=10, contamination=contamination).fit_predict(points) == -1
+    fitted = (
+        LocalOutlierFactor(n_neighbors=10, contamination=contamination).fit_predict(points) == -1
+    )
     scores = local_outlier_factor(torch.from_numpy(points)[None], 10)
     assert flag_anomalies(scores, contamination)[0].tolist() == fitted.tolist()
 
@@ -151,7 +202,12 @@ def slow_repair(tokens, anomalous, grid, repair_from):
     return result
 
 
-@given(seed=SEEDS, rows=st.integers(1, 6), cols=st.integers(1, 6), kind=st.sampled_from(["all", "clean"]))
+@given(
+    seed=SEEDS,
+    rows=st.integers(1, 6),
+    cols=st.integers(1, 6),
+    kind=st.sampled_from(["all", "clean"]),
+)
 @settings(deadline=None, max_examples=60)
 def test_repair_equals_its_loop(seed, rows, cols, kind):
     generator = torch.Generator().manual_seed(seed)
@@ -179,27 +235,24 @@ def test_a_token_among_anomalies_alone_stays_as_it_is_when_only_clean_ones_repai
 
 def test_nothing_anomalous_changes_nothing():
     tokens = torch.randn(2, 12, 5)
-    assert torch.equal(repair_anomalies(tokens, torch.zeros(2, 12, dtype=torch.bool), (3, 4)), tokens)
+    assert torch.equal(
+        repair_anomalies(tokens, torch.zeros(2, 12, dtype=torch.bool), (3, 4)), tokens
+    )
 
 
 @pytest.mark.parametrize(
     ("tokens", "mask", "kind", "told"),
     [
-        (
-            torch.zeros(1, 8, 2),
-            torch.zeros(1, 8, dtype=torch.bool),
-            "all",
-            "tokens must be .batch, 9, width.",
-        ),
-        (torch.zeros(1, 9, 2), torch.zeros(1, 8, dtype=torch.bool), "all", "anomalous must be .1, 9."),
-        (
-            torch.zeros(1, 9, 2),
-            torch.zeros(1, 9, dtype=torch.bool),
-            "few",
-            "repair_from must be all or clean",
-        ),
+        ((1, 8, 2), (1, 8), "all", r"tokens must be .batch, 9, width. .* \(1, 8, 2\)"),
+        ((1, 10, 2), (1, 10), "all", r"for a 3 x 3 grid, got shape \(1, 10, 2\)"),
+        ((1, 9), (1, 9), "all", r"tokens must be .*, got shape \(1, 9\)"),
+        ((1, 9, 2, 1), (1, 9), "all", r"tokens must be .*, got shape \(1, 9, 2, 1\)"),
+        ((1, 9, 2), (1, 8), "all", r"anomalous must be \(1, 9\), got \(1, 8\)"),
+        ((1, 9, 2), (2, 9), "all", r"anomalous must be \(1, 9\), got \(2, 9\)"),
+        ((2, 9, 2), (1, 9), "all", r"anomalous must be \(2, 9\), got \(1, 9\)"),
+        ((1, 9, 2), (1, 9), "few", "repair_from must be all or clean, got 'few'"),
     ],
 )
 def test_bad_repairs_are_refused(tokens, mask, kind, told):
     with pytest.raises(ValueError, match=told):
-        repair_anomalies(tokens, mask, (3, 3), kind)
+        repair_anomalies(torch.zeros(tokens), torch.zeros(mask, dtype=torch.bool), (3, 3), kind)

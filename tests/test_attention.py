@@ -1,9 +1,9 @@
-"""The calibrated attention: content and self attention, and their mix."""
+"""The calibrated attention: content attention, self-attention, and their mix."""
 
 import pytest
 import torch
 
-from scclip_core.attention import content_attention, mixed_attention, self_attention_maps
+from scclip_core.attention import content_attention, mixed_attention, self_attention_weights
 from scclip_core.similarity import patch_similarity
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -22,14 +22,15 @@ def test_content_attention_ignores_pairs_less_alike_than_the_mean():
     assert (content[~below] > 0).all()
 
 
-def test_content_attention_is_the_seeds_formula():
+def test_content_attention_is_its_formula():
     logits = 3 * (SIMILARITY - SIMILARITY.mean((1, 2), keepdim=True))
     logits[logits < 0] = -torch.inf
     assert torch.allclose(content_attention(SIMILARITY, 3.0), logits.softmax(-1))
 
 
 def test_a_larger_gain_attends_more_sharply():
-    assert (content_attention(SIMILARITY, 9.0).amax(-1) > content_attention(SIMILARITY, 3.0).amax(-1)).all()
+    gentle, sharp = (content_attention(SIMILARITY, gain).amax(-1) for gain in (3.0, 9.0))
+    assert (sharp > gentle).all()
 
 
 def test_patches_that_are_all_alike_give_no_nan():
@@ -39,20 +40,21 @@ def test_patches_that_are_all_alike_give_no_nan():
 
 @pytest.mark.parametrize("kind", ["qk", "kk", "qq", "vv"])
 @pytest.mark.parametrize("mix", [0.0, 0.3, 1.0])
-def test_the_mix_equals_the_mixed_maps_applied_to_the_values(kind, mix):
+def test_the_mix_equals_the_mixed_weights_applied_to_the_values(kind, mix):
     content = content_attention(SIMILARITY, 3.0)
-    maps = mix * content[:, None] + (1 - mix) * self_attention_maps(QKV, kind)  # [B, heads, N, N]
-    expected = (maps @ QKV[2]).transpose(1, 2).flatten(2)
+    weights = mix * content[:, None] + (1 - mix) * self_attention_weights(QKV, kind)
+    expected = (weights @ QKV[2]).transpose(1, 2).flatten(2)
     assert torch.allclose(mixed_attention(QKV, content, kind, mix), expected, atol=1e-5)
 
 
-def test_self_attention_maps_are_softmax_of_scaled_products():
+def test_self_attention_is_the_softmax_of_scaled_products():
     expected = (QKV[0] @ QKV[1].mT / 8**0.5).softmax(-1)
-    assert torch.allclose(self_attention_maps(QKV, "qk"), expected, atol=1e-6)
+    assert torch.allclose(self_attention_weights(QKV, "qk"), expected, atol=1e-6)
 
 
 def test_scores_of_keys_with_keys_are_symmetric_before_the_softmax():
-    maps = self_attention_maps(QKV, "kk").log()
-    # log softmax = score - log normaliser of the row: differences of columns cancel the normaliser
-    score = maps - maps.diagonal(dim1=2, dim2=3)[..., None] + (QKV[1].square().sum(-1) / 8**0.5)[..., None]
+    logarithms = self_attention_weights(QKV, "kk").log()
+    # log softmax = score - log normaliser of the row: the difference to the diagonal cancels it
+    own_score = QKV[1].square().sum(-1) / 8**0.5  # [B, heads, N]
+    score = logarithms + (own_score - logarithms.diagonal(dim1=2, dim2=3))[..., None]
     assert torch.allclose(score, score.mT, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Loading: what fits is loaded, what does not is refused by name, and nothing in a file is ever executed."""
+"""Loading: what fits is loaded, the rest is refused by name, and no code in a file is executed."""
 
 import json
 import logging
@@ -8,11 +8,12 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from scclip_core import FrozenCLIP, load_clip
-from scclip_core.clip import load_mini
+from scclip_core.loading import load_folder
 from tests.conftest import TEXT, VISION, tiny_clip
 
 ARCHITECTURE = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
@@ -33,7 +34,9 @@ def tiny_architecture(tmp_path_factory):
 @pytest.fixture
 def weights(tmp_path) -> Path:
     file = tmp_path / "tiny.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in tiny_clip().state_dict().items()}, file)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tiny_clip().state_dict().items()}, file
+    )
     return file
 
 
@@ -68,9 +71,26 @@ def test_openai_weights_get_quickgelu_by_name_file_or_record(tmp_path, weights, 
 
     monkeypatch.setattr(open_clip, "create_model", create)
     load_clip("ViT-B-16", "openai")
-    assert asked == {"pretrained": "openai", "force_quick_gelu": True}
+    assert asked == {"pretrained": "openai", "force_quick_gelu": True, "cache_dir": None}
     load_clip("ViT-B-16", "laion2b_s34b_b88k")
     assert asked["force_quick_gelu"] is False
+
+
+def test_downloads_go_to_the_folder_asked_for(tmp_path, monkeypatch):
+    asked = {}
+
+    def create(name, **options):
+        asked.update(options, name=name)
+        return tiny_clip()
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    load_clip("ViT-B/16", "openai", cache_dir=tmp_path)
+    assert asked["cache_dir"] == str(tmp_path)
+    assert asked["name"] == "ViT-B-16"
+
+
+def test_a_name_may_be_written_with_the_slash_of_its_paper():
+    assert load_clip("tiny/16", "random").name == "tiny-16"
 
 
 def test_without_a_network_one_message_says_what_to_do(monkeypatch):
@@ -80,7 +100,11 @@ def test_without_a_network_one_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr(open_clip, "create_model", create)
     with pytest.raises(RuntimeError) as error:
         load_clip("ViT-B-16", "openai")
-    for part in ("ViT-B-16 / openai could not be downloaded", "give its path as pretrained", ".safetensors"):
+    for part in (
+        "ViT-B-16 / openai could not be downloaded",
+        "give its path as pretrained",
+        ".safetensors",
+    ):
         assert part in str(error.value)
 
 
@@ -111,7 +135,9 @@ def test_an_unknown_tag_lists_those_that_exist(pretrained):
 def test_weights_of_another_architecture_are_refused_with_what_differs(tmp_path):
     file = tmp_path / "wide.safetensors"
     save_file({k: v.contiguous() for k, v in tiny_clip(width=96).state_dict().items()}, file)
-    with pytest.raises(ValueError, match=r"must hold the weights of tiny-16.*needed \(64,\).*in all"):
+    with pytest.raises(
+        ValueError, match=r"must hold the weights of tiny-16.*needed \(64,\).*in all"
+    ):
         load_clip("tiny-16", file)
 
 
@@ -173,7 +199,7 @@ def test_the_bundled_layout_loads_here_and_by_open_clip_alone(tmp_path, images, 
         json.dumps({"model_cfg": ARCHITECTURE, "preprocess_cfg": {}})
     )
     with caplog.at_level(logging.WARNING):
-        ours = load_mini(tmp_path)
+        ours = load_folder(tmp_path)
     assert not caplog.records
     theirs = FrozenCLIP(open_clip.create_model(f"local-dir:{tmp_path}"))
     assert ours.dtype == torch.float32
@@ -182,7 +208,7 @@ def test_the_bundled_layout_loads_here_and_by_open_clip_alone(tmp_path, images, 
 
 def test_a_missing_bundled_model_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="bundled model is missing"):
-        load_mini(tmp_path)
+        load_folder(tmp_path)
     with pytest.raises(ValueError, match="pretrained must be left out for mini"):
         load_clip("mini", "openai")
 
@@ -194,7 +220,12 @@ def test_positions_of_the_trained_grid_are_the_table_itself(model):
 
 
 def test_other_modules_are_refused():
-    with pytest.raises(ValueError, match=r"must be an open_clip CLIP with a ViT image tower.*Linear"):
+    told = r"model must be an open_clip CLIP, got Linear; load one with load_clip\("
+    with pytest.raises(TypeError, match=told):
         FrozenCLIP(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="class token"):
+    with pytest.raises(ValueError, match="custom does not"):
         FrozenCLIP(tiny_clip(pool_type="avg"))
+    vision = CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, head_width=8, image_size=32)
+    resnet = CLIP(24, vision, CLIPTextCfg(**TEXT))
+    with pytest.raises(ValueError, match="ViT image tower, small has a ModifiedResNet"):
+        FrozenCLIP(resnet, "small")

@@ -1,5 +1,6 @@
-"""The configuration follows the seed, and refuses what makes no sense."""
+"""The configuration follows the article, and refuses what makes no sense."""
 
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
@@ -7,37 +8,61 @@ import pytest
 from scclip_core import SCCLIPConfig
 from scclip_core.config import SWITCHES
 
+VARIANTS = {"self_attention": "qk", "lof": "standard", "repair_from": "all", "templates": ("{}",)}
 
-def test_the_default_is_the_seed():
+
+def test_the_default_is_the_article():
     config = SCCLIPConfig()
     assert (config.pre_adjust_idx, config.post_adjust_idx) == (8, 3)
     assert (config.multi_start_idx, config.multi_end_idx) == (3, 10)
     assert (config.beta, config.res_cls, config.mix, config.content_gain) == (0.4, 0.3, 0.5, 3.0)
     assert (config.lof_neighbors, config.contamination) == (30, 0.05)
     assert (config.self_attention, config.templates) == ("qk", ("a photo of {}",))
+    assert (config.lof, config.repair_from, config.depth) == ("standard", "all", 12)
     assert all(getattr(config, name) for name in SWITCHES)
 
 
-def test_the_reference_differs_from_the_seed_where_the_published_code_does():
-    seed, reference = SCCLIPConfig(), SCCLIPConfig.reference()
-    differing = {f.name for f in fields(seed) if getattr(seed, f.name) != getattr(reference, f.name)}
+def test_the_published_code_differs_from_the_article_in_four_points():
+    article, published = SCCLIPConfig(), SCCLIPConfig.published()
+    names = [field.name for field in fields(article)]
+    differing = {name for name in names if getattr(article, name) != getattr(published, name)}
     assert differing == {"self_attention", "lof", "repair_from", "templates"}
-    assert len(reference.templates) == 80
+    kinds = (published.self_attention, published.lof, published.repair_from)
+    assert kinds == ("kk", "published", "clean")
+    assert len(published.templates) == 80
+    assert published.templates[0] == "a bad photo of a {}."
 
 
 def test_the_authors_values_for_24_blocks():
     config = SCCLIPConfig.for_depth(24)
-    indices = (config.pre_adjust_idx, config.post_adjust_idx, config.multi_start_idx, config.multi_end_idx)
-    assert (*indices, config.res_cls) == (16, 6, 8, 19, 0.1)
-    assert SCCLIPConfig.reference(24).pre_adjust_idx == 16
+    assert (config.pre_adjust_idx, config.post_adjust_idx) == (16, 6)
+    assert (config.multi_start_idx, config.multi_end_idx) == (8, 19)
+    assert (config.res_cls, config.depth) == (0.1, 24)
+    assert replace(SCCLIPConfig.published(24), **VARIANTS) == replace(config, **VARIANTS)
     assert SCCLIPConfig.for_depth(12) == SCCLIPConfig()
 
 
-def test_vanilla_and_maskclip_switch_every_module_off():
-    for config in (SCCLIPConfig.vanilla(), SCCLIPConfig.maskclip()):
-        assert not any(getattr(config, name) for name in SWITCHES)
-    assert SCCLIPConfig.vanilla().unchanged
-    assert not SCCLIPConfig.maskclip().unchanged
+def test_another_depth_is_refused_with_its_own_values():
+    SCCLIPConfig().check_depth(12)
+    told = (
+        "config must be made for the model's 24 blocks, its layers are meant for 12: "
+        "SCCLIPConfig.for_depth(24) has the author's values (pre_adjust_idx=16, "
+        "post_adjust_idx=6, multi_start_idx=8, multi_end_idx=19, res_cls=0.1)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        SCCLIPConfig().check_depth(24)
+    told = "model's 12 blocks, .* meant for 24: .*for_depth.12.*pre_adjust_idx=8,.*res_cls=0.3"
+    with pytest.raises(ValueError, match=told):
+        SCCLIPConfig.for_depth(24).check_depth(12)
+
+
+def test_a_depth_without_known_values_is_refused_until_layers_are_chosen():
+    told = "model's 6 blocks, .* meant for 12: choose layers for it, and say so with depth=6"
+    with pytest.raises(ValueError, match=told):
+        SCCLIPConfig().check_depth(6)
+    SCCLIPConfig(
+        pre_adjust_idx=4, post_adjust_idx=1, multi_start_idx=1, multi_end_idx=5, depth=6
+    ).check_depth(6)
 
 
 def test_a_configuration_cannot_be_changed():
@@ -70,7 +95,11 @@ def test_a_configuration_cannot_be_changed():
         ("templates", ("{} {0}",), "one {}"),
         ("templates", ("{:d}",), "one {}"),
         ("templates", "a photo of {}", "tuple"),
-        ("unchanged", True, "every switch off"),
+        ("templates", ["{}"], "tuple"),
+        ("templates", ("{}", 3), "one {}"),
+        ("templates", ("}{",), "one {}"),
+        ("depth", 1, ">= 2"),
+        ("depth", 12.0, "whole number"),
     ],
 )
 def test_an_invalid_value_is_refused_by_name(field, value, allowed):
@@ -82,17 +111,32 @@ def test_an_invalid_value_is_refused_by_name(field, value, allowed):
 
 @pytest.mark.parametrize("field", ["pre_adjust_idx", "post_adjust_idx"])
 def test_the_last_block_cannot_be_read(field):
-    replace(SCCLIPConfig(), **{field: 10}).check_depth(12)
-    with pytest.raises(ValueError, match=f"{field} must be at most 10 in a model of 12 blocks, got 11"):
-        replace(SCCLIPConfig(), **{field: 11}).check_depth(12)
+    assert getattr(SCCLIPConfig(**{field: 10}), field) == 10
+    told = f"{field} must be at most 10 in a model of 12 blocks, got 11"
+    with pytest.raises(ValueError, match=told):
+        SCCLIPConfig(**{field: 11})
 
 
 def test_fusion_ends_before_the_last_block():
-    replace(SCCLIPConfig(), multi_end_idx=11).check_depth(12)
-    with pytest.raises(ValueError, match="multi_end_idx must be at most 11"):
-        replace(SCCLIPConfig(), multi_end_idx=12).check_depth(12)
+    assert SCCLIPConfig(multi_end_idx=11).multi_end_idx == 11
+    told = "multi_end_idx must be at most 11 in a model of 12 blocks, got 12"
+    with pytest.raises(ValueError, match=told):
+        SCCLIPConfig(multi_end_idx=12)
+
+
+def test_a_model_of_two_blocks_is_the_smallest():
+    layers = {"pre_adjust_idx": 0, "post_adjust_idx": 0, "multi_start_idx": 0, "multi_end_idx": 1}
+    assert SCCLIPConfig(depth=2, **layers).depth == 2
 
 
 def test_an_unknown_depth_lists_the_known_ones():
-    with pytest.raises(ValueError, match="12 and 24"):
-        SCCLIPConfig.for_depth(13)
+    told = r"depth must be one with known layers \(12 and 24\), got 13"
+    for make in (SCCLIPConfig.for_depth, SCCLIPConfig.published):
+        with pytest.raises(ValueError, match=told):
+            make(13)
+
+
+def test_a_long_list_of_templates_is_told_in_one_line():
+    with pytest.raises(ValueError, match=r"non-empty tuple .*\.\.\.$") as error:
+        SCCLIPConfig(templates=["a photo of {}"] * 100)
+    assert len(str(error.value)) < 200

@@ -7,7 +7,7 @@ from PIL import Image
 
 from scclip_core import SCCLIPConfig
 from scclip_core.anomaly import flag_anomalies
-from scclip_core.pictures import open_picture
+from scclip_core.images import open_picture
 from scclip_core.text import embed_names
 
 ALLOWED = [
@@ -38,13 +38,17 @@ def test_what_is_no_finite_number_is_refused(field, value):
 
 
 @pytest.mark.parametrize("value", [True, 3.0, -1, None, "3"])
-@pytest.mark.parametrize("field", ["lof_neighbors", "pre_adjust_idx", "post_adjust_idx", "multi_start_idx"])
+@pytest.mark.parametrize(
+    "field", ["lof_neighbors", "pre_adjust_idx", "post_adjust_idx", "multi_start_idx"]
+)
 def test_what_is_no_index_is_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} must be a whole number"):
         SCCLIPConfig(**{field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [("mix", 1.01), ("beta", -1.01), ("contamination", 0.501)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("mix", 1.01), ("beta", -1.01), ("contamination", 0.501)]
+)
 def test_just_past_the_end_is_refused_with_the_value_given(field, value):
     with pytest.raises(ValueError, match=rf"{field} must be in .*, got {value}"):
         SCCLIPConfig(**{field: value})
@@ -59,7 +63,9 @@ def test_at_most_the_share_asked_for_is_flagged_and_equal_scores_never(anomalies
     assert flagged[1, -1]  # the highest score first of all
 
 
-@pytest.mark.parametrize(("value", "expected"), [(-5.0, 0), (0.4, 0), (127.6, 128), (255.0, 255), (1e6, 255)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(-5.0, 0), (0.4, 0), (127.6, 128), (255.0, 255), (1e6, 255)]
+)
 def test_grey_in_floating_point_is_read_as_0_to_255(value, expected):
     image = Image.fromarray(np.full((4, 4), value, np.float32))
     assert image.mode == "F"
@@ -79,7 +85,9 @@ def test_the_longer_side_is_at_most_32_times_the_shorter(size, fits):
     if fits:
         assert open_picture(image).size == size
     else:
-        with pytest.raises(ValueError, match=f"picture is {size[0]} x {size[1]}; .* at most 32 times"):
+        with pytest.raises(
+            ValueError, match=f"picture is {size[0]} x {size[1]}; .* at most 32 times"
+        ):
             open_picture(image)
 
 

@@ -1,25 +1,14 @@
-"""The forward pass as one graph: torch.export agrees with the eager run, for every preset."""
+"""The forward pass as one graph: torch.export agrees with the eager run, for every method."""
 
 import pytest
 import torch
 
-from scclip_core import SCCLIP, SCCLIPConfig
-
-PRESETS = {"seed": SCCLIPConfig(), "reference": SCCLIPConfig.reference(), "vanilla": SCCLIPConfig.vanilla()}
+from scclip_core import METHODS, make_method
 
 
-class Features(torch.nn.Module):
-    def __init__(self, segmenter):
-        super().__init__()
-        self.segmenter = segmenter
-
-    def forward(self, images):
-        return self.segmenter.features(images)
-
-
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", METHODS)
 def test_an_exported_model_agrees_with_the_eager_one(model, images, name):
-    eager = Features(SCCLIP(model, PRESETS[name]))
-    exported = torch.export.export(eager, (images,)).module()
-    assert torch.allclose(exported(images), eager(images), atol=1e-4)
-    assert torch.allclose(exported(images.flip(0)), eager(images.flip(0)), atol=1e-4)
+    segmenter = make_method(name, model)
+    exported = torch.export.export(segmenter, (images,)).module()
+    for batch in (images, images.flip(0)):
+        assert torch.allclose(exported(batch), segmenter(batch), atol=1e-4)

@@ -1,50 +1,28 @@
-"""The promises of the whole pipeline: frozen, repeatable, batched, and each switch its own stage."""
+"""SC-CLIP stage by stage: what each switch removes, which tensors it changes, and any grid."""
 
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig
-from scclip_core.pipeline import upsample
-from tests.conftest import TEXT, tiny_clip
+from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig, make_method
+from scclip_core.anomaly import local_outlier_factor
+from scclip_core.config import SWITCHES
+from tests.conftest import tiny_clip
 
-PRESETS = {
-    "seed": SCCLIPConfig(),
-    "reference": SCCLIPConfig.reference(),
-    "maskclip": SCCLIPConfig.maskclip(),
-    "vanilla": SCCLIPConfig.vanilla(),
-}
+CONFIGS = {"article": SCCLIPConfig(), "published": SCCLIPConfig.published()}
 WORDS = ["dog", "cat|kitten", "grass"]
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(params=CONFIGS)
 def segmenter(request, model):
-    return SCCLIP(model, PRESETS[request.param])
+    return SCCLIP(model, CONFIGS[request.param])
 
 
-def test_nothing_of_the_model_changes(segmenter, images):
-    before = {name: tensor.clone() for name, tensor in segmenter.model.state_dict().items()}
-    given = images.clone()
-    segmenter.segment(images, WORDS)
-    segmenter.trace(images, WORDS)
-    after = segmenter.model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert torch.equal(images, given)
-    assert not any(p.requires_grad for p in segmenter.parameters())
-    assert not segmenter.model.clip.training
-
-
-def test_outputs_repeat_bit_for_bit(segmenter, images):
-    assert torch.equal(segmenter.features(images), segmenter.features(images))
-
-
-def test_a_batch_equals_its_images_one_by_one(segmenter, images):
-    apart = torch.cat([segmenter.features(one) for one in images.split(1)])
-    assert (segmenter.features(images) - apart).abs().max() <= 1e-5
+@pytest.fixture(scope="module")
+def cache(model, images):
+    return SCCLIP(model).run_with_cache(images)[1]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 48), (32, 32), (96, 160), (160, 64)])
@@ -54,123 +32,123 @@ def test_any_grid_gives_features_of_that_grid(segmenter, size):
     assert torch.allclose(features.norm(dim=-1), torch.ones(features.shape[:-1]), atol=1e-5)
 
 
-def test_label_maps_have_image_size_and_index_the_classes(segmenter, images):
-    labels = segmenter.segment(images, WORDS)
-    assert labels.shape == (3, 128, 128)
-    assert labels.dtype == torch.int64
-    assert set(labels.unique().tolist()) <= {0, 1, 2}
-
-
-def test_one_class_covers_everything(segmenter, images):
-    assert not segmenter.segment(images, ["dog"]).any()
-
-
-def test_segment_is_the_largest_upsampled_logit(segmenter, images):
-    words = ["dog", "cat", "grass"]
-    _, text = segmenter.embed_classes(words)
-    expected = upsample(segmenter.logits(images, text), (128, 128)).argmax(1)
-    assert torch.equal(segmenter.segment(images, words), expected)
-
-
-def test_vanilla_is_open_clips_own_forward_read_densely(model, images):
-    visual = model.clip.visual
-    kept = visual.output_tokens
-    visual.output_tokens = True
-    _, tokens = visual(images)  # patch tokens after ln_post
-    visual.output_tokens = kept
-    ours = SCCLIP(model, SCCLIPConfig.vanilla()).features(images, normalize=False).flatten(1, 2)
-    assert (ours - tokens @ visual.proj).abs().max() <= 1e-5
-
-
-def test_maskclip_is_the_last_blocks_values_alone(model, images):
-    trace = SCCLIP(model, PRESETS["maskclip"]).trace(images)
-    last, visual = model.blocks[-1], model.clip.visual
-    tokens = last.ln_1(trace["block_10"].tensor[:, 1:])
-    width = tokens.shape[-1]
-    values = F.linear(tokens, last.attn.in_proj_weight[2 * width :], last.attn.in_proj_bias[2 * width :])
-    expected = visual.ln_post(last.attn.out_proj(values)) @ visual.proj
-    assert torch.allclose(trace["projected"].tensor, expected, atol=1e-5)
+def test_with_every_switch_off_what_remains_is_the_baseline_values(model, images):
+    off = SCCLIP(model, SCCLIPConfig(**dict.fromkeys(SWITCHES, False)))
+    values = make_method("values", model)
+    assert torch.equal(off.features(images), values.features(images))
+    _, names = off.run_with_cache(images)
+    assert [name for name in names if name.startswith("stage")] == [
+        "stage5.attention",
+        "stage8.projected",
+        "stage8.features",
+    ]
 
 
 # switch -> the tensors of its own stage, and the first of the others that it changes
 OWN = {
-    "repair": {"lof_scores", "anomalous", "repaired_penultimate", "repaired_mid"},
-    "first_aggregation": {"similarity_mid", "aggregated_pre"},
-    "calibrated_attention": {"content_attention"},
-    "class_residual": {"residual_main", "residual_aux"},
-    "second_aggregation": {"similarity_shallow", "aggregated_post_main", "aggregated_post_aux"},
-    "fusion": {"fused_layers", "attention_aux", "residual_aux", "aggregated_post_aux", "fused"},
+    "repair": {"stage3.lof_scores", "stage3.anomalous", "stage3.repaired", "stage4.repaired"},
+    "first_aggregation": {"stage4.thresholded", "stage4.aggregated"},
+    "calibrated_attention": {"stage5.content_attention"},
+    "class_residual": {"stage5.class_residual", "stage7.class_residual"},
+    "second_aggregation": {
+        "stage6.similarity",
+        "stage6.thresholded",
+        "stage6.aggregated",
+        "stage7.aggregated",
+    },
+    "fusion": {
+        "stage7.summed_layers",
+        "stage7.attention",
+        "stage7.class_residual",
+        "stage7.aggregated",
+        "stage7.fused",
+    },
 }
 FIRST_CHANGED = {
-    "repair": "similarity_mid_raw",
-    "first_aggregation": "attention_main",
-    "calibrated_attention": "attention_main",
-    "class_residual": "aggregated_post_main",
-    "second_aggregation": "fused",
-    "fusion": "projected",
+    "repair": "stage4.similarity",
+    "first_aggregation": "stage5.attention",
+    "calibrated_attention": "stage5.attention",
+    "class_residual": "stage6.aggregated",
+    "second_aggregation": "stage7.fused",
+    "fusion": "stage8.projected",
 }
+
+
+def test_every_switch_has_its_tensors():
+    assert set(OWN) == set(FIRST_CHANGED) == set(SWITCHES)
 
 
 @pytest.mark.parametrize("switch", OWN)
-def test_a_switch_removes_its_own_stage_and_changes_only_what_follows(model, images, switch):
-    full = SCCLIP(model, SCCLIPConfig()).trace(images)
-    without = SCCLIP(model, replace(SCCLIPConfig(), **{switch: False})).trace(images)
-    assert set(full) - set(without) == OWN[switch]
-    shared = [name for name in full if name in without]
+def test_a_switch_removes_its_own_stage_and_changes_only_what_follows(model, images, cache, switch):
+    config = replace(SCCLIPConfig(), **{switch: False})
+    _, without = SCCLIP(model, config).run_with_cache(images)
+    assert set(cache) - set(without) == OWN[switch]
+    shared = [name for name in cache if name in without]
     assert shared == list(without)
-    changed = [name for name in shared if not torch.equal(full[name].tensor, without[name].tensor)]
+    changed = [name for name in shared if not torch.equal(cache[name], without[name])]
     assert changed[0] == FIRST_CHANGED[switch]
-    assert changed[-1] == "features"
+    assert changed[-1] == "stage8.features"
 
 
-def test_the_second_aggregation_leaves_the_attention_of_both_branches_alone(model, images):
-    full = SCCLIP(model, SCCLIPConfig()).trace(images)
-    without = SCCLIP(model, SCCLIPConfig(second_aggregation=False)).trace(images)
-    for name in ("attention_main", "attention_aux", "residual_main", "residual_aux"):
-        assert torch.equal(full[name].tensor, without[name].tensor)
+def test_the_second_aggregation_leaves_the_attention_of_both_branches_alone(model, images, cache):
+    config = SCCLIPConfig(second_aggregation=False)
+    _, without = SCCLIP(model, config).run_with_cache(images)
+    for stage in ("stage5", "stage7"):
+        for name in (f"{stage}.attention", f"{stage}.class_residual"):
+            assert torch.equal(cache[name], without[name])
 
 
-def test_fusion_adds_the_auxiliary_branch_to_the_main_one(model, images):
-    trace = SCCLIP(model).trace(images)
-    layers = sum(trace[f"block_{i}"].tensor for i in range(3, 10))
-    assert torch.allclose(trace["fused_layers"].tensor, layers, atol=1e-5)
-    both = trace["aggregated_post_main"].tensor + trace["aggregated_post_aux"].tensor
-    assert torch.equal(trace["fused"].tensor, both)
+def test_either_use_of_the_middle_similarity_alone_still_computes_it(model, images):
+    for user in ("first_aggregation", "calibrated_attention"):
+        switches = dict.fromkeys(SWITCHES, False) | {user: True}
+        _, cache = SCCLIP(model, SCCLIPConfig(**switches)).run_with_cache(images)
+        assert "stage4.similarity" in cache
 
 
-def test_a_trace_walks_from_the_image_to_the_segmentation(model, images):
-    trace = SCCLIP(model).trace(images, WORDS)
-    shapes = {row["tensor"]: row["shape"] for row in trace.rows()}
-    assert shapes["images"] == "[3, 3, 128, 128]"
-    assert shapes["embedded"] == shapes["block_0"] == shapes["block_10"] == "[3, 65, 64]"
-    assert shapes["lof_scores"] == "[3, 64]"
-    assert shapes["similarity_mid"] == shapes["content_attention"] == "[3, 64, 64]"
-    assert shapes["projected"] == "[3, 64, 24]"
-    assert shapes["logits"] == "[3, 8, 8, 3]"
-    assert shapes["segmentation"] == "[3, 3, 128, 128]"
-    stages = [row["stage"] for row in trace.rows()]
-    assert set(stages) == set(range(1, 9))
+def test_fusion_adds_the_auxiliary_branch_to_the_main_one(cache):
+    layers = sum(cache[f"blocks.{i}.hook_resid_post"] for i in range(3, 10))
+    assert torch.allclose(cache["stage7.summed_layers"], layers, atol=1e-5)
+    both = cache["stage6.aggregated"] + cache["stage7.aggregated"]
+    assert torch.equal(cache["stage7.fused"], both)
 
 
-def test_a_trace_is_the_same_run(segmenter, images):
-    features = segmenter.trace(images)["features"].tensor.unflatten(1, (8, 8))
-    assert torch.equal(features, segmenter.features(images))
+def test_both_branches_attend_by_the_same_content(model, images, cache):
+    segmenter = SCCLIP(model)
+    content, summed = cache["stage5.content_attention"], cache["stage7.summed_layers"]
+    again = segmenter.attend(summed[:, :1], summed[:, 1:], content, "stage7")
+    assert torch.equal(again, cache["stage7.class_residual"])
 
 
 def test_a_grid_with_fewer_patches_than_neighbours_lowers_k(model):
-    trace = SCCLIP(model).trace(torch.randn(1, 3, 64, 64))
-    assert "k = 15" in trace["lof_scores"].note
-    assert "lof_scores" not in SCCLIP(model).trace(torch.randn(1, 3, 16, 16))
+    segmenter = SCCLIP(model)
+    _, cache = segmenter.run_with_cache(torch.randn(1, 3, 64, 64))
+    patches = cache["blocks.10.hook_resid_post"][:, 1:]  # 16 patches
+    assert torch.equal(cache["stage3.lof_scores"], local_outlier_factor(patches, 15))
+
+
+def test_k_is_the_one_asked_for_where_there_are_patches_enough(model, images, cache):
+    patches = cache["blocks.10.hook_resid_post"][:, 1:]  # 64 patches
+    assert torch.equal(cache["stage3.lof_scores"], local_outlier_factor(patches, 30))
+
+
+def test_two_patches_are_each_others_neighbour_and_one_has_none(model):
+    segmenter = SCCLIP(model)
+    _, two = segmenter.run_with_cache(torch.randn(1, 3, 16, 32))
+    assert torch.allclose(two["stage3.lof_scores"], torch.ones(1, 2))
+    _, one = segmenter.run_with_cache(torch.randn(1, 3, 16, 16))
+    assert not [name for name in one if name.startswith("stage3")]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_keep_scores_in_float32_at_least(images, dtype):
     segmenter = SCCLIP(FrozenCLIP(tiny_clip()).to(dtype=dtype))
-    trace = segmenter.trace(images.to(dtype), WORDS)
+    features, cache = segmenter.run_with_cache(images.to(dtype))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for name in ("lof_scores", "similarity_mid_raw", "content_attention", "logits", "text"):
-        assert trace[name].tensor.dtype == wide, name
-    assert trace["features"].tensor.dtype == dtype
+    for name in ("stage3.lof_scores", "stage4.similarity", "stage5.content_attention"):
+        assert cache[name].dtype == wide, name
+    assert features.dtype == cache["stage8.features"].dtype == dtype
+    _, text = segmenter.embed_classes(WORDS)
+    assert text.dtype == segmenter.logits(images.to(dtype), text).dtype == wide
     assert segmenter.segment(images.to(dtype), WORDS).shape == (3, 128, 128)
 
 
@@ -184,53 +162,32 @@ def test_an_open_clip_model_is_taken_as_it_is(images):
     assert torch.equal(SCCLIP(clip).features(images), SCCLIP(FrozenCLIP(clip)).features(images))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's own compiler needs a C++ one")
-@pytest.mark.parametrize("config", [SCCLIPConfig(), SCCLIPConfig.reference()])
-def test_compiled_features_agree_with_eager_ones(model, images, config):
-    segmenter = SCCLIP(model, config)
-    compiled = torch.compile(segmenter.features, fullgraph=True)
-    assert (compiled(images) - segmenter.features(images)).abs().max() <= 1e-4
+def test_without_a_config_the_layers_are_those_of_the_models_depth():
+    assert SCCLIP(tiny_clip()).config == SCCLIPConfig()
+    assert SCCLIP(tiny_clip(layers=24)).config == SCCLIPConfig.for_depth(24)
 
 
-def test_the_features_compile_into_one_graph(model, images):
-    segmenter = SCCLIP(model)
-    eager = segmenter.features(images)
-    compiled = torch.compile(segmenter.features, fullgraph=True, backend="aot_eager")
-    assert (compiled(images) - eager).abs().max() <= 1e-4
-
-
-@pytest.mark.parametrize(
-    ("shape", "told"),
-    [
-        ((3, 128, 128), "images must be .batch, 3, height, width., got shape .3, 128, 128."),
-        ((1, 1, 128, 128), "images must be .batch, 3, height, width."),
-        ((0, 3, 128, 128), "images must be .batch, 3, height, width."),
-        ((1, 3, 128, 120), "multiples of the patch, 16, got 128 x 120"),
-        ((1, 3, 0, 16), "multiples of the patch, 16, got 0 x 16"),
-    ],
-)
-def test_images_of_another_shape_are_refused(model, shape, told):
+def test_a_config_for_another_depth_is_refused_with_the_right_values():
+    told = "for the model's 24 blocks.*meant for 12: .*pre_adjust_idx=16.*res_cls=0.1"
     with pytest.raises(ValueError, match=told):
-        SCCLIP(model).features(torch.zeros(shape))
-
-
-def test_images_of_another_precision_are_refused_and_not_converted(model, images):
-    with pytest.raises(ValueError, match=r"images must be torch.float32 on cpu like the model"):
-        SCCLIP(model).features(images.double())
-
-
-def test_text_of_another_width_is_refused(model, images):
-    with pytest.raises(ValueError, match=r"text must be \[names, 24\], got shape \(2, 7\)"):
-        SCCLIP(model).logits(images, torch.zeros(2, 7))
-
-
-def test_layers_that_the_model_lacks_are_refused_when_the_two_meet():
-    with pytest.raises(ValueError, match="pre_adjust_idx must be at most 4 in a model of 6 blocks"):
+        SCCLIP(tiny_clip(layers=24), SCCLIPConfig())
+    with pytest.raises(ValueError, match=r"for the model's 12 blocks.*meant for 24"):
+        SCCLIP(tiny_clip(), SCCLIPConfig.published(24))
+    with pytest.raises(ValueError, match="choose layers for it, and say so with depth=6"):
         SCCLIP(tiny_clip(layers=6), SCCLIPConfig())
     with pytest.raises(ValueError, match="depth must be one with known layers"):
         SCCLIP(tiny_clip(layers=6))
 
 
-def test_text_configuration_of_the_tests_reads_the_tokenizer(model):
-    assert model.encode_text(["a photo of a dog"]).shape == (1, 24)
-    assert model.tokenizer.context_length == TEXT["context_length"]
+def test_layers_chosen_for_a_depth_of_ones_own_are_taken():
+    layers = {"pre_adjust_idx": 4, "post_adjust_idx": 1, "multi_start_idx": 1, "multi_end_idx": 5}
+    segmenter = SCCLIP(tiny_clip(layers=6), SCCLIPConfig(depth=6, **layers))
+    _, cache = segmenter.run_with_cache(torch.randn(1, 3, 64, 64))
+    layers = sum(cache[f"blocks.{i}.hook_resid_post"] for i in range(1, 5))
+    assert torch.allclose(cache["stage7.summed_layers"], layers, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's own compiler needs a C++ one")
+def test_compiled_features_agree_with_eager_ones(segmenter, images):
+    compiled = torch.compile(segmenter.features, fullgraph=True)
+    assert (compiled(images) - segmenter.features(images)).abs().max() <= 1e-4

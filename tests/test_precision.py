@@ -1,10 +1,10 @@
-"""Scores are computed in float32 at least, whatever the model's dtype, and features come back in it."""
+"""Scores are computed in float32 at least, whatever the model's dtype; tokens keep theirs."""
 
 import pytest
 import torch
 
 from scclip_core.anomaly import local_outlier_factor, repair_anomalies
-from scclip_core.attention import content_attention, mixed_attention, self_attention_maps
+from scclip_core.attention import content_attention, mixed_attention, self_attention_weights
 from scclip_core.similarity import adaptive_aggregate, patch_similarity
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -38,20 +38,21 @@ def test_tokens_keep_their_dtype(dtype):
 
 def test_self_attention_of_half_precision_is_normalised_in_float32():
     qkv = TOKENS.bfloat16().expand(3, 1, 2, 40, 16)  # [3, B, heads, N, d]
-    asks, answers = qkv[0], qkv[1]
-    logits = (asks @ answers.mT / 16**0.5).float()
-    maps = self_attention_maps(qkv, "qk")
-    assert maps.dtype == torch.bfloat16
-    assert torch.equal(maps, logits.softmax(-1).bfloat16())
+    query, key = qkv[0], qkv[1]
+    logits = (query @ key.mT / 16**0.5).float()
+    weights = self_attention_weights(qkv, "qk")
+    assert weights.dtype == torch.bfloat16
+    assert torch.equal(weights, logits.softmax(-1).bfloat16())
 
 
 @pytest.mark.parametrize(
-    ("kind", "asks", "answers"), [("qk", 0, 1), ("kk", 1, 1), ("qq", 0, 0), ("vv", 2, 2)]
+    ("kind", "query", "key"), [("qk", 0, 1), ("kk", 1, 1), ("qq", 0, 0), ("vv", 2, 2)]
 )
-def test_the_kind_says_which_projections_score(kind, asks, answers):
-    qkv = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(1))  # [3, B, heads, N, d]
-    expected = (qkv[asks] @ qkv[answers].mT / 8**0.5).softmax(-1)
-    assert torch.allclose(self_attention_maps(qkv, kind), expected, atol=1e-6)
+def test_the_kind_says_which_projections_score(kind, query, key):
+    # [3, B, heads, N, d]
+    qkv = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(1))
+    expected = (qkv[query] @ qkv[key].mT / 8**0.5).softmax(-1)
+    assert torch.allclose(self_attention_weights(qkv, kind), expected, atol=1e-6)
     alone = mixed_attention(qkv, torch.zeros(2, 10, 10), kind, 0.0)
     assert torch.allclose(alone, (expected @ qkv[2]).transpose(1, 2).flatten(2), atol=1e-5)
 

@@ -30,7 +30,9 @@ def test_beta_minus_one_keeps_all_and_beta_one_only_the_token_itself():
     similarity = patch_similarity(TOKENS.double()).clamp(-1, 1)
     similarity.diagonal(dim1=1, dim2=2).fill_(1)
     assert torch.equal(threshold_similarity(similarity, -1.0), similarity)
-    assert torch.equal(threshold_similarity(similarity, 1.0), torch.eye(12).double().expand(2, 12, 12))
+    assert torch.equal(
+        threshold_similarity(similarity, 1.0), torch.eye(12).double().expand(2, 12, 12)
+    )
 
 
 @given(beta=st.floats(-1, 1))
@@ -44,7 +46,9 @@ def test_what_is_kept_is_unchanged_and_what_is_not_is_zero(beta):
 
 
 def test_aggregation_with_the_identity_changes_nothing():
-    assert torch.allclose(adaptive_aggregate(TOKENS, torch.eye(12).expand(2, 12, 12)), TOKENS, atol=1e-4)
+    assert torch.allclose(
+        adaptive_aggregate(TOKENS, torch.eye(12).expand(2, 12, 12)), TOKENS, atol=1e-4
+    )
 
 
 def test_aggregation_keeps_what_all_tokens_share():

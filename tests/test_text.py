@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig
-from scclip_core.text import best_name, embed_names, parse_classes
+from scclip_core import SCCLIP, FrozenCLIP
+from scclip_core.text import embed_names, max_over_names, parse_classes
 from tests.conftest import tiny_clip
 
-SEED = ("a photo of {}",)
+TEMPLATE = ("a photo of {}",)
 
 
 def test_a_class_is_a_name_or_several():
@@ -22,16 +22,17 @@ def test_a_class_is_a_name_or_several():
 @pytest.mark.parametrize(
     ("classes", "told"),
     [
-        ([], "non-empty list of names"),
-        ("dog", "non-empty list of names, got 'dog'"),
+        ([], r"classes must hold at least one name, got \[\]"),
+        ((), r"classes must hold at least one name, got \(\)"),
         (["dog", ""], "no empty name, number 2 of 2"),
         (["dog", "  "], "no empty name, number 2 of 2"),
         (["dog", "cat|"], "no empty name, number 2 of 2"),
         ([[]], "no empty name, number 1 of 1"),
         (["dog", "cat", "dog"], "classes must differ, 'dog' is given twice"),
         (["dog", "cat|dog"], "'dog' is given twice"),
-        (["dog", 1], "names or lists of names, got 1"),
-        (["dog", ["cat", None]], "names or lists of names"),
+        (["dog", "|"], "no empty name, number 2 of 2"),
+        (["dog", ["cat", " "]], "no empty name, number 2 of 2"),
+        ([["dog", "dog"]], "'dog' is given twice"),
     ],
 )
 def test_bad_classes_are_refused(classes, told):
@@ -39,13 +40,43 @@ def test_bad_classes_are_refused(classes, told):
         parse_classes(classes)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ("dog", "a list of names, such as .'dog', 'cat'., got 'dog'"),
+        (None, "a list of names, .*, got NoneType"),
+        (3, "a list of names, .*, got int"),
+        ({"dog": 1}, "a list of names, .*, got dict"),
+        ({"dog", "cat"}, "a list of names, .*, got set"),
+        (torch.zeros(2), "a list of names, .*, got Tensor"),
+        (["dog", 1], "names or lists of names, got 1"),
+        (["dog", ["cat", None]], r"names or lists of names, got \['cat', None\]"),
+        (["dog", {"cat": "kitten"}], "names or lists of names, got {'cat'"),
+    ],
+)
+def test_classes_of_another_type_are_refused(classes, told):
+    with pytest.raises(TypeError, match=f"classes must be {told}"):
+        parse_classes(classes)
+
+
+def test_a_tuple_of_names_and_tuples_is_as_good_as_lists():
+    assert parse_classes(("dog", ("sky", "clouds"))) == [("dog",), ("sky", "clouds")]
+
+
 def test_one_template_is_the_embedding_of_its_sentence(model):
-    assert torch.allclose(embed_names(model, ["dog"], SEED), model.encode_text(["a photo of dog"]), atol=1e-6)
+    embedded = embed_names(model, ["dog"], TEMPLATE)
+    assert torch.allclose(embedded, model.encode_text(["a photo of dog"]), atol=1e-6)
 
 
 def test_full_prompts_are_names_with_the_empty_template(model):
     prompt = "two dogs on a beach"
-    assert torch.allclose(embed_names(model, [prompt], ("{}",)), model.encode_text([prompt]), atol=1e-6)
+    embedded = embed_names(model, [prompt], ("{}",))
+    assert torch.allclose(embedded, model.encode_text([prompt]), atol=1e-6)
+
+
+def test_bad_templates_are_refused(model):
+    with pytest.raises(ValueError, match="templates must be a non-empty tuple"):
+        embed_names(model, ["dog"], ["a photo of {}"])
 
 
 def test_several_templates_are_averaged_and_normalised_again(model):
@@ -64,27 +95,30 @@ def test_what_was_embedded_is_kept_until_the_model_moves(monkeypatch):
         return encode(prompts)
 
     monkeypatch.setattr(model, "encode_text", counted)
-    first = embed_names(model, ["dog", "cat"], SEED)
-    again = embed_names(model, ["cat", "dog", "grass"], SEED)
+    first = embed_names(model, ["dog", "cat"], TEMPLATE)
+    again = embed_names(model, ["cat", "dog", "grass"], TEMPLATE)
     assert calls == [["a photo of dog", "a photo of cat"], ["a photo of grass"]]
     assert torch.equal(first, again[[1, 0]])
-    assert embed_names(model.double(), ["dog"], SEED).dtype == torch.float64
+    assert embed_names(model.double(), ["dog"], TEMPLATE).dtype == torch.float64
     assert len(calls) == 3
 
 
-def test_a_class_takes_its_best_name():
+def test_a_class_takes_its_max_over_names():
     logits = torch.tensor([[1.0, 5.0, 2.0, 0.0]])
-    assert best_name(logits, [("a",), ("b", "c"), ("d",)]).tolist() == [[1.0, 5.0, 0.0]]
-    assert best_name(logits, [(n,) for n in "abcd"]) is logits
+    assert max_over_names(logits, [("a",), ("b", "c"), ("d",)]).tolist() == [[1.0, 5.0, 0.0]]
+    assert max_over_names(logits, [(n,) for n in "abcd"]) is logits
 
 
 def test_a_synonym_never_lowers_a_class(model, images):
     plain, more = ["dog", "cat", "grass"], ["dog", "cat|kitten|lion", "grass"]
-    segmenter = SCCLIP(model, SCCLIPConfig())
-    a = segmenter.trace(images, plain)["logits"].tensor
-    b = segmenter.trace(images, more)["logits"].tensor
+    segmenter = SCCLIP(model)
+    a, b = (
+        max_over_names(segmenter.logits(images, text), names)
+        for names, text in map(segmenter.embed_classes, (plain, more))
+    )
     assert torch.allclose(a[..., [0, 2]], b[..., [0, 2]], atol=1e-6)
     assert (b[..., 1] >= a[..., 1] - 1e-6).all()
+    assert (b[..., 1] > a[..., 1]).any()
 
 
 def test_a_thousand_classes_are_segmented(model, images):

@@ -15,7 +15,7 @@ NAMES = ["dog", "cat", "tree"]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SCCLIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(text_module, "ON_DISK", 6)
+    monkeypatch.setattr(text_module, "PROMPTS_ON_DISK", 6)
     return tmp_path / "cache"
 
 

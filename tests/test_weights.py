@@ -26,7 +26,9 @@ def state() -> dict[str, torch.Tensor]:
 
 
 def test_the_numbers_that_openai_saves_beside_its_weights_are_allowed(tmp_path, state):
-    beside = {name: torch.tensor(128) for name in ("input_resolution", "context_length", "vocab_size")}
+    beside = {
+        name: torch.tensor(128) for name in ("input_resolution", "context_length", "vocab_size")
+    }
     save_file({**state, **beside}, tmp_path / "weights.safetensors")
     assert torch.equal(
         load_clip("small-16", tmp_path / "weights.safetensors").visual.proj, state["visual.proj"]
@@ -42,7 +44,9 @@ def test_a_tensor_that_the_model_has_no_place_for_is_refused(tmp_path, state):
 def test_a_tensor_that_is_missing_is_named(tmp_path, state):
     del state["visual.ln_post.bias"]
     save_file(state, tmp_path / "fewer.safetensors")
-    with pytest.raises(ValueError, match=r"visual\.ln_post\.bias missing, needed \(64,\) \(1 in all\)"):
+    with pytest.raises(
+        ValueError, match=r"visual\.ln_post\.bias missing, needed \(64,\) \(1 in all\)"
+    ):
         load_clip("small-16", tmp_path / "fewer.safetensors")
 
 
@@ -72,16 +76,37 @@ def test_the_activation_changes_what_the_model_sees(tmp_path, state, images):
     for name in ("openai.safetensors", "other.safetensors"):
         save_file(state, tmp_path / name)
     quick, plain = (
-        load_clip("small-16", tmp_path / f"{n}.safetensors").visual(images) for n in ("openai", "other")
+        load_clip("small-16", tmp_path / f"{n}.safetensors").visual(images)
+        for n in ("openai", "other")
     )
     assert not torch.allclose(quick, plain, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_model_is_loaded_in_the_dtype_asked_for(dtype):
-    model = load_clip("small-16", "random", dtype=dtype)
-    assert {p.dtype for p in model.parameters()} == {dtype}
-    assert model.dtype == dtype
+PRECISIONS = {
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_model_is_loaded_in_the_precision_asked_for(precision):
+    model = load_clip("small-16", "random", precision)
+    assert {p.dtype for p in model.parameters()} == {PRECISIONS[precision]}
+    assert model.dtype == PRECISIONS[precision]
+
+
+def test_single_precision_is_the_default():
+    assert load_clip("small-16", "random").dtype == torch.float32
+    assert load_clip("mini").dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["float32", torch.float16, None])
+def test_another_precision_is_refused_before_anything_is_loaded(precision, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", pytest.fail)
+    with pytest.raises(ValueError, match="precision must be one of fp32, fp64, fp16, bf16, got"):
+        load_clip("small-16", "random", precision)
 
 
 def test_a_model_is_loaded_on_the_device_asked_for():
