@@ -1,0 +1,1 @@
+"""Training the bundled model on scenes and captions, and fine-tuning it with pixel labels."""

@@ -1,0 +1,139 @@
+"""Train the bundled model on scenes and their captions; started again, it goes on where it stopped.
+
+`python -m scclip_lab train` writes a checkpoint as it goes. The same seed gives the same scenes,
+captions and changes at every step, whether or not the run was interrupted. No pixel label is ever
+read here. What is unusual in this training, and why, is told in `data/mini/README.md`.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.optim import AdamW, Muon, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from scclip_core.files import atomic_write
+from scclip_lab.datasets.scenes import TRAIN
+from scclip_lab.training.curriculum import Batch, Batches, Phase
+from scclip_lab.training.model import MiniCLIP, normalise, whitened_patches
+from scclip_lab.training.plan import PATCH, draw_plan
+
+RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 200
+# The share of all steps, at the end, over which the learning rate falls to zero.
+DECAY = 0.2
+# Of the exponential moving average of the weights, which is the model that is kept.
+AVERAGE = 0.999
+# The precision of the forward and backward pass; the weights themselves are float32.
+COMPUTE = torch.bfloat16
+# Steps between checkpoints.
+EVERY = 250
+
+
+def train(
+    curriculum: tuple[Phase, ...], seed: int, checkpoint: Path
+) -> tuple[MiniCLIP, list[dict]]:
+    """Train from the checkpoint if there is one, else from the start.
+
+    Matrices of the blocks are trained with Muon (Jordan et al. 2024), all else with AdamW.
+
+    Args:
+        curriculum: the phases, one after the other.
+        seed: of scenes, captions, changes and first weights.
+        checkpoint: file of the run, written every `EVERY` steps.
+
+    Returns the moving average of the weights, and the training curve: for every checkpoint the
+    step, the side of the scenes, the mean loss since the last one, and the hours it took.
+    """
+    torch.manual_seed(seed)
+    batches = Batches(curriculum, seed)
+    total = len(batches)
+    model = MiniCLIP()
+    optimizers = make_optimizers(model)
+    schedulers = [LambdaLR(o, lambda step: learning_rate(step, total)) for o in optimizers]
+    step, curve = 0, []
+    if not checkpoint.exists():
+        sample = torch.cat([batches[s].images for s in range(min(4, curriculum[0].steps))])
+        model.clip.visual.conv1.weight.data = whitened_patches(normalise(sample))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+    parts: dict[str, Any] = {"model": model, "average": average}
+    parts |= {f"optimizer {i}": o for i, o in enumerate(optimizers)}
+    parts |= {f"scheduler {i}": s for i, s in enumerate(schedulers)}
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        step, curve = saved["step"], saved["curve"]
+    began, recent = time.monotonic(), []
+    for batch in tqdm(upcoming(batches, step), initial=step, total=total, mininterval=5):
+        rng = np.random.default_rng((TRAIN, seed, step, 1))
+        loss = loss_of(model, batch, rng)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+        average.update_parameters(model)
+        recent.append(loss.item())
+        step += 1
+        if step % EVERY == 0 or step == total:
+            hours = (time.monotonic() - began) / 3600
+            side = batch.images.shape[-1]
+            row = {"step": step, "side": side, "loss": float(np.mean(recent)), "hours": hours}
+            curve.append(row)
+            began, recent = time.monotonic(), []
+            states = {name: part.state_dict() for name, part in parts.items()}
+            with atomic_write(checkpoint) as path:
+                torch.save({**states, "step": step, "curve": curve}, path)
+            tqdm.write(f"step {step}  side {side}  loss {row['loss']:.3f}")
+    averaged = average.module
+    assert isinstance(averaged, MiniCLIP)
+    return averaged, curve
+
+
+def loss_of(model: MiniCLIP, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+    """The loss of a batch, with changes drawn from `rng`, computed in `COMPUTE`."""
+    plan = draw_plan(rng, batch.images.shape[-1] // PATCH)
+    weights = {name: weight.to(COMPUTE) for name, weight in model.named_parameters()}
+    images = normalise(batch.images).to(COMPUTE)
+    inputs = (images, model.tokenize(batch.texts), batch.matches, plan)
+    return functional_call(model, weights, inputs)
+
+
+def make_optimizers(model: MiniCLIP) -> list[Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    named = dict(model.named_parameters())
+    matrices = [p for name, p in named.items() if p.ndim == 2 and "resblocks" in name]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in named.values() if id(p) not in chosen]
+    muon = Muon(matrices, lr=RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    return [muon, AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def learning_rate(step: int, total: int) -> float:
+    """The factor on the learning rate: linear warm-up, constant, linear to zero at the end."""
+    return min(1.0, (step + 1) / WARM_UP, (total - step) / (DECAY * total))
+
+
+def upcoming(batches: Batches, step: int) -> Iterator[Batch]:
+    """The batches from `step` on, composed by a process of their own while the model trains."""
+    steps = range(step, len(batches))
+    loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=1, prefetch_factor=6)
+    return iter(loader)
+
+
+def train_bundled(curriculum: tuple[Phase, ...], seed: int, checkpoint: Path, out: Path) -> None:
+    """Train, then write the model and its training curve, `curve.json`, into the folder `out`."""
+    model, curve = train(curriculum, seed, checkpoint)
+    model.export(out)
+    with atomic_write(out / "curve.json") as path:
+        path.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
