@@ -1,20 +1,27 @@
-"""The eight public benchmarks, read from miniatures in their exact layouts, scored as scikit-learn does."""
+"""The eight public benchmarks: miniatures in their exact folders, scored as scikit-learn does."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from sklearn.metrics import jaccard_score
 
-from scclip_core import SCCLIP
-from scclip_core import __main__ as command_line
-from scclip_core.benchmarks import BENCHMARKS, DATASETS, open_dataset, read_words
-from scclip_core.metrics import mean_iou
-from scclip_core.runs import Chunks, evaluate, label_maps
+from scclip_core import SCCLIP, cli
+from scclip_core.baselines import METHODS
+from scclip_core.segmentation import upsample
+from scclip_lab import cli as lab_cli
+from scclip_lab.datasets.benchmarks import BENCHMARKS, DATASETS, open_dataset, read_class_names
+from scclip_lab.datasets.protocol import Protocol, label_map
+from scclip_lab.datasets.scenes import N_OBJECTS
+from scclip_lab.evaluation.metrics import mean_iou
+from scclip_lab.evaluation.reports import measures_of
+from scclip_lab.evaluation.runner import Chunks, evaluate, label_maps
 
-SIZES = [(60, 44), (44, 60), (50, 50)]  # width, height
+# Width and height.
+SIZES = [(60, 44), (44, 60), (50, 50)]
 COUNTS = {"voc20": 20, "context59": 59, "coco_objects": 80, "coco_stuff": 171, "ade20k": 150}
 COUNTS |= {"cityscapes": 19, "background": 1, "background_stuff": 1}
 
@@ -35,7 +42,7 @@ def pictures(names, folder, suffix=".jpg"):
 
 
 def blocks(values, seed=0):
-    """Label maps of 4 x 5 blocks, one a picture, of the values given."""
+    """Label maps of 4 x 5 blocks, one for each picture, of the values given."""
     rng = np.random.default_rng(seed)
     for width, height in SIZES:
         coarse = Image.fromarray(rng.choice(values, (4, 5)).astype(np.uint8))
@@ -67,9 +74,12 @@ def coco_instances(root):
     images, annotations, maps = [], [], []
     categories = [i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
     for number, (name, (width, height)) in enumerate(zip(names, SIZES, strict=True)):
-        images.append({"id": number + 1, "file_name": f"{name}.jpg", "width": width, "height": height})
+        images.append(
+            {"id": number + 1, "file_name": f"{name}.jpg", "width": width, "height": height}
+        )
         expected = np.zeros((height, width), np.uint8)
-        box = [4, 4, 34, 4, 34, 34, 4, 34]  # a polygon, 30 x 30, with a run-length coded one over it
+        # A polygon, 30 x 30, with a run-length coded instance over it.
+        box = [4, 4, 34, 4, 34, 34, 4, 34]
         expected[4:34, 4:34] = categories.index(90) + 1
         crowd = np.zeros((height, width), np.uint8, order="F")
         crowd[10:20, 10:20] = 1
@@ -84,10 +94,10 @@ def coco_instances(root):
                 }
             )  # fmt: skip
         maps.append(expected)
-    told = {"images": images, "annotations": annotations}
-    told["categories"] = [{"id": i, "name": str(i)} for i in categories]
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": i, "name": str(i)} for i in categories]
     (root / "annotations").mkdir()
-    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(told))
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     return maps
 
 
@@ -95,7 +105,8 @@ def coco_stuff(root, label=None):
     names = ["000000000139", "000000000285", "000000000632"]
     pictures(names, root / "val2017")
     maps = list(blocks([0, 10, 12, 89, 91, 181, 255]))
-    label = label or {0: 0, 10: 10, 12: 11, 89: 79, 91: 80, 181: 170, 255: 255}  # 11, 25 ... do not occur
+    # The values 11, 25 ... do not occur.
+    label = label or {0: 0, 10: 10, 12: 11, 89: 79, 91: 80, 181: 170, 255: 255}
     for name, values in zip(names, maps, strict=True):
         save(values, root / "stuffthingmaps" / "val2017" / f"{name}.png")
     return [np.vectorize(label.get)(values).astype(np.uint8) for values in maps]
@@ -154,20 +165,23 @@ def test_a_miniature_is_read_and_scored_as_scikit_learn_does(name, tmp_path, mod
     out = tmp_path / "out"
     out.mkdir()
     segmenter = SCCLIP(model)
-    results = evaluate({"seed": segmenter}, data, out, workers=0)
-    assert results.counts["seed"].shape == (3, 3, len(data.classes)) and not results.failed
-    maps = label_maps(segmenter, [chunks.load(i).image for i in range(3)], [m.shape for m in expected], data)
+    results = evaluate({"scclip": segmenter}, data, out, workers=0)
+    assert results.counts["scclip"].shape == (3, 3, len(data.classes)) and not results.failed
+    tensors = [chunks.load(i).image for i in range(3)]
+    maps = label_maps(segmenter, tensors, [m.shape for m in expected], data)
     truth = np.concatenate([m.ravel() for m in expected])
     guess = np.concatenate([m.numpy().ravel() for m in maps])
     kept = truth != 255
     occurring = sorted(set(truth[kept]) | set(guess[kept]))
-    score = jaccard_score(truth[kept], guess[kept], labels=occurring, average="macro", zero_division=0)
-    assert mean_iou(results.counts["seed"].sum(0)) == pytest.approx(score, abs=1e-12)
+    score = jaccard_score(
+        truth[kept], guess[kept], labels=occurring, average="macro", zero_division=0
+    )
+    assert mean_iou(results.counts["scclip"].sum(0)) == pytest.approx(score, abs=1e-12)
 
 
 @pytest.mark.parametrize("file", COUNTS)
 def test_word_lists_have_the_classes_of_their_data_set(file):
-    words = read_words(file)
+    words = read_class_names(file)
     names = [name for names in words for name in names]
     assert len(words) == COUNTS[file]
     assert all(names) and len(set(names)) == len(names)
@@ -182,8 +196,11 @@ def test_words_of_every_benchmark_differ():
 def test_the_protocol_is_the_published_one():
     short = {name: b.protocol.short_side for name, b in BENCHMARKS.items()}
     assert short.pop("cityscapes") == 560 and set(short.values()) == {336}
-    scales = {name: b.protocol.logit_scale for name, b in BENCHMARKS.items() if b.protocol.logit_scale != 40}
-    assert scales == {"voc21": 50, "coco-object": 55}
+    scales = {name: b.protocol.logit_scale for name, b in BENCHMARKS.items()}
+    assert {name: scale for name, scale in scales.items() if scale != 40} == {
+        "voc21": 50,
+        "coco-object": 55,
+    }
     thresholds = {n: b.protocol.probability_threshold for n, b in BENCHMARKS.items()}
     expected = {"voc21": 0.15, "context60": 0.15, "coco-object": 0.35}
     assert {name: threshold for name, threshold in thresholds.items() if threshold} == expected
@@ -192,7 +209,7 @@ def test_the_protocol_is_the_published_one():
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_wrong_root_is_told_the_expected_tree(name, tmp_path):
+def test_a_wrong_root_is_answered_with_the_expected_tree(name, tmp_path):
     for root in (tmp_path, tmp_path / "missing", None):
         with pytest.raises(ValueError, match="root must be the folder that holds") as error:
             open_dataset(name, root)
@@ -203,22 +220,20 @@ def test_a_wrong_root_is_told_the_expected_tree(name, tmp_path):
 def test_a_tree_without_pictures_is_refused(tmp_path):
     (tmp_path / "ADEChallengeData2016" / "images" / "validation").mkdir(parents=True)
     (tmp_path / "ADEChallengeData2016" / "annotations" / "validation").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"root must hold pictures of ade20k, .* has none"):
+    with pytest.raises(ValueError, match=r"root must hold images of ade20k, .* has none"):
         open_dataset("ade20k", tmp_path)
 
 
 def test_names_and_counts_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"dataset must be one of scenes, .*ade20k, got 'voc'"):
         open_dataset("voc", tmp_path)
-    with pytest.raises(ValueError, match="count must be at least 1 picture, got 0"):
+    with pytest.raises(ValueError, match="count must be at least 1 image, got 0"):
         open_dataset("scenes", count=0)
 
 
-def test_the_command_line_knows_the_same_names():
-    from scclip_core.methods import METHODS
-
-    assert command_line.DATASETS == DATASETS
-    assert command_line.METHODS == METHODS
+def test_the_command_lines_know_the_same_names():
+    assert lab_cli.DATASETS == DATASETS
+    assert cli.METHODS == tuple(METHODS)
 
 
 def test_a_picture_of_scenes_is_what_it_says():
@@ -228,3 +243,81 @@ def test_a_picture_of_scenes_is_what_it_says():
 
 def test_every_benchmark_has_its_miniature():
     assert set(BENCHMARKS) <= set(MAKERS)
+
+
+def test_objects_and_background_are_told_apart_where_there_is_a_background(tmp_path):
+    with_background = {"voc21": voc, "context60": context, "coco-object": coco_things}
+    for name, maker in with_background.items():
+        root = tmp_path / name
+        root.mkdir()
+        maker(root)
+        data = open_dataset(name, root)
+        assert data.background == (0,)
+        assert data.object_mask().tolist() == [False] + [True] * (len(data.classes) - 1)
+        assert set(measures_of(data)) > {"objects right", "background right"}
+    assert {n for n, b in BENCHMARKS.items() if b.has_background} == set(with_background)
+    ade20k(tmp_path)
+    assert set(measures_of(open_dataset("ade20k", tmp_path))) == {"mIoU", "pixel accuracy"}
+    scenes = open_dataset("scenes", count=1)
+    assert scenes.object_mask().tolist() == [i < N_OBJECTS for i in range(len(scenes.classes))]
+
+
+def published(logits, classes, size, scale, probability, area):
+    """The published code's order of work on whole tensors.
+
+    Resize, softmax, best name, area threshold, probability threshold.
+    """
+    p = (scale * upsample(logits.movedim(0, -1)[None], size)[0]).softmax(0)
+    first, best = 0, []
+    for names in classes:
+        best.append(p[first : first + len(names)].amax(0))
+        first += len(names)
+    p = torch.stack(best)
+    if area:
+        filled = [float((p.argmax(0) == c).sum()) for c in range(len(classes))]
+        for c in range(1, len(classes)):
+            if not filled[c] > area * sum(filled[1:]):
+                p[c] = 0
+    label = p.argmax(0)
+    label[p.amax(0) < probability] = 0
+    return label
+
+
+@pytest.mark.parametrize(
+    ("probability", "area"), [(0.0, 0.0), (0.15, 0.0), (0.0, 0.1), (0.15, 0.1), (0.9, 0.5)]
+)
+def test_thresholds_follow_the_published_protocol(probability, area):
+    generator = torch.Generator().manual_seed(0)
+    classes = [("wall", "sky", "sea"), *((f"class {i}", f"name {i}") for i in range(11))]
+    logits = 0.3 * torch.randn(25, 7, 9, generator=generator)
+    protocol = Protocol(logit_scale=20.0, probability_threshold=probability, area_threshold=area)
+    found = label_map(logits, classes, (40, 33), protocol)
+    assert torch.equal(found, published(logits, classes, (40, 33), 20.0, probability, area))
+    assert len(found.unique()) > 1 or probability == 0.9
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.25, False), (0.249, True)])
+def test_a_class_that_fills_just_the_area_threshold_is_removed(threshold, kept):
+    # One pixel of background, one of class 1, three of class 2.
+    best = torch.tensor([[0, 1, 2, 2, 2]])
+    logits = torch.nn.functional.one_hot(best, 3).movedim(-1, 0).float()
+    logits[0] += 0.5
+    protocol = Protocol(area_threshold=threshold)
+    found = label_map(logits, [("wall",), ("dog",), ("cat",)], (1, 5), protocol)
+    assert found.tolist() == [[0, 1 if kept else 0, 2, 2, 2]]
+
+
+def test_a_probability_at_the_threshold_is_kept():
+    # Two names of equal logits have a probability of one half each.
+    logits = torch.zeros(2, 1, 1)
+    logits[1] += 1e-6
+    for threshold, label in ((0.5, 1), (0.51, 0)):
+        protocol = Protocol(probability_threshold=threshold)
+        assert label_map(logits, [("wall",), ("dog",)], (1, 1), protocol).item() == label
+
+
+def test_without_thresholds_every_pixel_takes_its_best_class():
+    logits = torch.randn(40, 6, 8, generator=torch.Generator().manual_seed(0))
+    classes = [(f"class {i}",) for i in range(40)]
+    expected = upsample(logits.movedim(0, -1)[None], (30, 20))[0].argmax(0)
+    assert torch.equal(label_map(logits, classes, (30, 20)), expected)

@@ -1,146 +1,135 @@
-"""The command line: what it writes, and one clear line and an exit code for everything that goes wrong."""
+"""The commands of `python -m scclip_lab`: what they call, and one clear line for bad arguments.
 
-import json
+What `evaluate` does is in `test_runs`, and the commands of the method itself are in `test_cli`.
+"""
+
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from scclip_core import SCCLIP, batch
-from scclip_core import __main__ as command_line
-from scclip_core.plots import palette
+from scclip_lab.cli import main
+
+COMMANDS = (
+    *("evaluate", "evaluate-mini", "figures", "tables"),
+    *("bench", "notebooks", "train", "finetune"),
+)
 
 
-@pytest.fixture(autouse=True)
-def tiny_model(monkeypatch, model):
-    """Commands run on the tiny model: what is tested here is what happens around it."""
-    monkeypatch.setattr(command_line, "load", lambda args: SCCLIP(model))
+def test_help_reads_well_and_loads_no_heavy_library():
+    code = (
+        "import sys, scclip_lab.cli as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'open_clip', 'pandas', 'matplotlib', 'nbformat'}\n"
+        "assert not heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_experiment_explains_its_options(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert f"python -m scclip_lab {command}" in capsys.readouterr().out
+
+
+def test_figures_are_made_anew_and_drawn_from_stored_numbers(monkeypatch, tmp_path):
+    from scclip_lab import studies
+    from scclip_lab.studies import main_figures
+
+    calls = []
+    monkeypatch.setattr(main_figures, "make_figures", lambda *args: calls.append(args))
+    monkeypatch.setattr(studies, "redraw_all", lambda *args: calls.append(args))
+    assert main(["figures", "--quick", "--out", str(tmp_path / "out")]) == 0
+    assert calls == [(tmp_path / "out", True), (tmp_path / "out",)]
+
+
+def test_bench_stores_its_ratios_and_then_the_times_of_the_chapters(monkeypatch, tmp_path):
+    import pandas as pd
+
+    from scclip_lab.evaluation import timing
+    from scclip_lab.studies import ch07_timing
+
+    table = pd.DataFrame({"what": ["vanilla"], "ratio": [1.0], "processor": ["x"], "python": ["3"]})
+    calls = []
+    monkeypatch.setattr(timing, "bench_all", lambda repeats: calls.append(repeats) or table)
+    monkeypatch.setattr(ch07_timing, "measure", lambda: calls.append("chapters"))
+    assert main(["bench", "--repeats", "3", "--out", str(tmp_path)]) == 0
+    assert calls == [3, "chapters"]
+    assert (tmp_path / "bench.csv").is_file()
+
+
+def test_training_gets_its_options(monkeypatch, tmp_path):
+    import pandas as pd
+
+    from scclip_lab.training import curriculum, finetune, train
+
+    calls = []
+    monkeypatch.setattr(train, "train_bundled", lambda *args: calls.append(args))
+    monkeypatch.setattr(finetune, "fine_tune_all", lambda *args: calls.append(args) or table)
+    table = pd.DataFrame({"value": [1.0]})
+    out, file = tmp_path / "out", tmp_path / "run.pt"
+    options = ["--out", str(out), "--checkpoint", str(file), "--seed", "7"]
+    assert main(["train", *options]) == 0
+    options = ["--out", str(out), "--work", str(tmp_path), "--count", "5", "--seed", "8"]
+    assert main(["finetune", *options]) == 0
+    assert calls == [(curriculum.CURRICULUM, 7, file, out), (5, 8, out, tmp_path)]
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
-    inside = tmp_path / "pictures"
-    inside.mkdir()
-    picture.save(inside / "a.png")
-    picture.rotate(90, expand=True).save(inside / "b.jpg")
-    return inside
+def notebooks(monkeypatch, tmp_path):
+    """Two chapters that are not run; what would be done with them is noted."""
+    from scclip_lab.studies import notebooks
+
+    calls = []
+    paths = [tmp_path / "01_first.ipynb", tmp_path / "02_second.ipynb"]
+    monkeypatch.setattr(notebooks, "chapters", lambda: paths)
+    monkeypatch.setattr(notebooks, "run", lambda *args: calls.append(args) or [])
+    monkeypatch.setattr(notebooks, "write_manifest", lambda: calls.append("manifest"))
+    monkeypatch.setattr(notebooks, "build_site", lambda folder: calls.append(folder))
+    monkeypatch.setenv("SCCLIP_FAST", "0")
+    return paths, calls
 
 
-def segment(*arguments) -> int:
-    return command_line.main(["segment", "--window", "128", "--stride", "64", *map(str, arguments)])
+def test_all_chapters_are_stored_with_a_manifest(notebooks):
+    paths, calls = notebooks
+    assert main(["notebooks"]) == 0
+    assert calls == [(paths, True, 2), "manifest"]
 
 
-def test_a_folder_of_pictures_gets_labels_and_summaries(folder, tmp_path, capsys):
-    out = tmp_path / "deep" / "out"
-    assert segment(folder, "--classes", "dog, cat|kitten, grass", "--out", out, "--overlay") == 0
-    written = {path.name for path in out.iterdir()}
-    kinds = ("_labels.png", ".json", "_overlay.png")
-    assert written == {f"{name}{kind}" for name in ("a", "b") for kind in kinds}
-    for name, size in (("a", (90, 60)), ("b", (60, 90))):
-        labels = Image.open(out / f"{name}_labels.png")
-        assert (labels.mode, labels.size) == ("P", size)
-        values = np.asarray(labels)
-        assert values.max() <= 2
-        assert labels.getpalette()[:9] == palette(3).flatten().tolist()
-        summary = json.loads((out / f"{name}.json").read_text())
-        assert [c["names"] for c in summary["classes"]] == [["dog"], ["cat", "kitten"], ["grass"]]
-        for c in summary["classes"]:
-            assert c["share"] == pytest.approx((values == c["label"]).mean(), abs=1e-6)
-    assert "2 of 2 pictures segmented" in capsys.readouterr().out
+def test_single_and_checked_chapters_leave_the_manifest_alone(notebooks):
+    paths, calls = notebooks
+    assert main(["notebooks", "02_second", "--jobs", "1"]) == 0
+    assert main(["notebooks", "--check"]) == 0
+    assert calls == [(paths[1:], True, 1), (paths, False, 2)]
 
 
-def test_a_bad_file_is_left_out_and_the_rest_go_on(folder, tmp_path, capsys):
-    (folder / "aa.png").write_bytes(b"no picture")
-    assert segment(folder, "--classes", "dog,cat", "--out", tmp_path / "out") == 1
-    told = capsys.readouterr()
-    assert "2 of 3 pictures segmented" in told.out
-    assert "aa.png is not a picture that can be read" in told.err
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"a_labels.png", "a.json", "b_labels.png", "b.json"}
+def test_a_site_runs_no_chapter(notebooks, tmp_path):
+    _, calls = notebooks
+    assert main(["notebooks", "--site", str(tmp_path / "site")]) == 0
+    assert calls == [tmp_path / "site"]
+
+
+def test_chapters_that_fail_are_listed(notebooks, monkeypatch, capsys):
+    from scclip_lab.studies import notebooks as module
+
+    monkeypatch.setattr(module, "run", lambda *args: ["01_first.ipynb: broken"])
+    assert main(["notebooks"]) == 1
+    assert "01_first.ipynb: broken" in capsys.readouterr().err
+    assert not notebooks[1]
 
 
 @pytest.mark.parametrize(
-    ("classes", "told"),
+    ("arguments", "message"),
     [
-        ("", "no empty name"),
-        ("dog,,cat", "no empty name, number 2 of 3"),
-        ("dog,dog", "'dog' is given twice"),
+        (["03_third"], "NAME must be of 01_first, 02_second, got 03_third"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
     ],
 )
-def test_bad_classes_stop_before_anything_is_made(folder, tmp_path, capsys, classes, told):
-    assert segment(folder, "--classes", classes, "--out", tmp_path / "out") == 2
-    assert told in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_and_empty_folders_are_told(tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    for path, told in ((tmp_path / "gone", "does not exist"), (tmp_path / "empty", "holds no picture")):
-        assert segment(path, "--classes", "dog", "--out", tmp_path / "out") == 2
-        assert told in capsys.readouterr().err
-
-
-def test_two_pictures_of_one_name_are_refused(folder, tmp_path, capsys):
-    Image.new("RGB", (8, 8)).save(folder / "a.bmp")
-    assert segment(folder, "--classes", "dog", "--out", tmp_path / "out") == 2
-    assert "would be written under one name, a" in capsys.readouterr().err
-
-
-def test_an_output_folder_that_cannot_be_made_is_told_before_computing(folder, tmp_path, capsys):
-    (tmp_path / "file").write_text("in the way")
-    assert segment(folder, "--classes", "dog", "--out", tmp_path / "file" / "out") == 2
-    assert "--out must be a folder that can be written" in capsys.readouterr().err
-
-
-def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path, capsys, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(batch.json, "dumps", stop)  # while the first picture's results are being written
-    assert segment(folder, "--classes", "dog,cat", "--out", tmp_path / "out") == 130
-    assert "nothing half-written" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_labels.png"]
-
-
-def test_a_window_that_makes_no_sense_is_told(folder, tmp_path, capsys):
-    for option, value, told in (
-        ("--window", 100, "window must be a multiple of the patch, 16, got 100"),
-        ("--stride", 0, "stride must be in 1..128"),
-        ("--short-side", 7, "short_side must be at least one patch, 16 pixels, got 7"),
-    ):
-        assert segment(folder, "--classes", "dog", "--out", tmp_path / "out", option, value) == 2
-        assert told in capsys.readouterr().err
-        assert not list((tmp_path / "out").iterdir())
-
-
-def test_trace_prints_the_walk_and_saves_it(folder, tmp_path, capsys):
-    file = tmp_path / "walk.csv"
-    assert (
-        command_line.main(["trace", str(folder / "a.png"), "--classes", "dog,cat", "--csv", str(file)]) == 0
-    )
-    assert "[1, 2, 128, 192]" in capsys.readouterr().out
-    lines = file.read_text().splitlines()
-    assert lines[0] == "stage,tensor,shape,what happened"
-    assert lines[-1].startswith("8,segmentation,")
-
-
-def test_info_tells_the_model_and_every_hyper_parameter(capsys):
-    assert command_line.main(["info"]) == 0
-    told = capsys.readouterr().out
-    assert "12 blocks, width 64" in told
-    assert "all frozen" in told
-    assert "res_cls" in told
-
-
-def test_help_reads_well_and_loads_no_torch():
-    code = (
-        "import sys, scclip_core.__main__ as m\n"
-        "try: m.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("segment", "trace", "info", "figures", "evaluate-mini"):
-        assert command in done.stdout
+def test_chapters_that_do_not_exist_get_one_line(notebooks, capsys, arguments, message):
+    assert main(["notebooks", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,16 +1,16 @@
-"""Ways of saving time compute the same, and limits are read as they are meant."""
+"""Ideas for saving time compute the same before and after, and limits are read as meant."""
 
 import pandas as pd
 import pytest
 import torch
 
-from scclip_core.studies import ideas
+from scclip_lab.studies import ch07_ideas as ideas
 
 
-@pytest.mark.parametrize("name", ideas.KEPT)
+@pytest.mark.parametrize("name", ideas.IN_CORE)
 def test_before_and_after_compute_the_same(name, model):
     calls = ideas.ideas(model, batch=2, side=128)
-    assert calls.keys() == ideas.KEPT.keys()
+    assert calls.keys() == ideas.IN_CORE.keys()
     with torch.no_grad():
         before, after = (call() for call in calls[name])
     assert torch.allclose(before, after, atol=1e-3, rtol=1e-4)
@@ -19,32 +19,39 @@ def test_before_and_after_compute_the_same(name, model):
 def test_limits_say_what_holds(tmp_path, monkeypatch):
     files = {
         "bench": {
-            "model": ["ViT-B-16"] * 2, "what": ["vanilla", "SC-CLIP (seed)"],
+            "model": ["ViT-B-16"] * 2, "what": ["vanilla", "scclip"],
             "batch": [1, 1], "ratio": [1, 1.06],
         },
         "07_memory": {
-            "model": ["ViT-B-16"] * 2, "side": [1024] * 2, "what": ["vanilla CLIP", "SC-CLIP (seed)"],
+            "model": ["ViT-B-16"] * 2, "side": [1024] * 2, "what": ["vanilla", "scclip"],
             "MiB": [100, 120],
         },
         "07_profile": {
             "model": ["ViT-B-16"] * 5, "batch": [8] * 5,
             "stage": [2, 3, 4, 7, 7], "share": [0.9, 0.01, 0.01, 0.01, 0.07],
-            "tensor": ["block_0", "lof_scores", "similarity_mid", "fused", "attention_aux"],
+            "tensor": [
+                "blocks.0.hook_resid_post", "stage3.lof_scores", "stage4.thresholded",
+                "stage7.fused", "stage7.attention",
+            ],
         },
         "07_growth": {
-            "model": ["ViT-B-16"] * 4, "what": ["vanilla CLIP", "SC-CLIP (seed)"] * 2,
+            "model": ["ViT-B-16"] * 4, "what": ["vanilla", "scclip"] * 2,
             "patches": [196, 196, 784, 784], "milliseconds": [1, 1, 4, 16],
         },
         "07_ideas": {"idea": ["windows in batches"], "batch": [1], "ratio": [0.8]},
     }  # fmt: skip
     for name, columns in files.items():
         pd.DataFrame(columns).to_csv(tmp_path / f"{name}.csv", index=False)
-    for name, value in (("agreement", 0.995), ("second_embedding", 0.2), ("process_seconds", 0.5)):
+    for name, value in (
+        ("agreement", 0.995),
+        ("cached_embedding_seconds", 0.2),
+        ("process_seconds", 0.5),
+    ):
         monkeypatch.setattr(ideas, name, lambda *args, value=value: value)
-    monkeypatch.setattr(ideas, "scenes_a_second", lambda: 150.0)
+    monkeypatch.setattr(ideas, "images_per_second", lambda: 150.0)
     table = ideas.limits(tmp_path).set_index("what")
     expected = {
-        "time, seed, B = 1": "no",
+        "time, scclip, B = 1": "no",
         "time outside transformer blocks, share, B = 8": "yes",
         "windows of 448 x 672 in batches, to one by one": "yes",
         "peak memory at 1024 x 1024": "yes",
@@ -59,4 +66,4 @@ def test_limits_say_what_holds(tmp_path, monkeypatch):
 
 
 def test_half_precision_labels_agree_with_themselves():
-    assert ideas.agreement(count=1, dtype=torch.float32) == 1.0
+    assert ideas.agreement(count=1, precision="fp32") == 1.0

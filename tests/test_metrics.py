@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from scclip_core.metrics import (
+from scclip_lab.evaluation.metrics import (
+    background_accuracy,
     class_counts,
     confusion_matrix,
     count_classes,
@@ -16,6 +17,7 @@ from scclip_core.metrics import (
     interval_and_gain,
     iou_per_class,
     mean_iou,
+    object_accuracy,
     paired_interval,
     pixel_accuracy,
 )
@@ -63,16 +65,67 @@ def test_ignored_pixels_count_nowhere():
 
 
 @pytest.mark.parametrize(
-    ("guess", "truth", "told"),
+    ("guess", "truth", "message"),
     [
         ([[0, 1]], [[0]], "prediction must have the shape of truth, .1, 1., got .1, 2."),
         ([[0, 3]], [[0, 1]], r"prediction must be in 0\.\.2, got 0\.\.3"),
         ([[0, 1]], [[0, -1]], r"truth must be in 0\.\.2, got -1\.\.0"),
     ],
 )
-def test_bad_label_maps_are_refused(guess, truth, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_label_maps_are_refused(guess, truth, message):
+    with pytest.raises(ValueError, match=message):
         confusion_matrix(torch.tensor(guess), torch.tensor(truth), 3)
+
+
+@given(seed=st.integers(0, 2**32 - 1), objects=st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_objects_and_background_are_scored_on_their_own_pixels(seed, objects):
+    guess, truth = labels(seed, 5)
+    counts = count_classes(guess, truth, 5)
+    on_objects, on_background = truth < objects, (truth >= objects) & (truth != 255)
+    right = (guess == truth).double()
+    assert object_accuracy(counts, objects) == pytest.approx(float(right[on_objects].mean()))
+    assert background_accuracy(counts, objects) == pytest.approx(float(right[on_background].mean()))
+    # Together they are the pixel accuracy, each by its share of the pixels.
+    share_of_objects = float(on_objects.sum() / (truth != 255).sum())
+    both = share_of_objects * object_accuracy(counts, objects)
+    both += (1 - share_of_objects) * background_accuracy(counts, objects)
+    assert both == pytest.approx(float(pixel_accuracy(counts)))
+
+
+def test_a_mask_names_objects_as_a_number_does():
+    counts = np.random.default_rng(0).integers(1, 9, (7, 3, 4))
+    mask = np.array([True, True, False, False])
+    for statistic in (object_accuracy, background_accuracy):
+        assert statistic(counts, mask).shape == (7,)
+        assert np.array_equal(statistic(counts, mask), statistic(counts, 2))
+    background_first = np.array([False, True, True, True])
+    assert np.array_equal(
+        background_accuracy(counts, background_first), counts[:, 0, 0] / counts[:, 1, 0]
+    )
+
+
+def test_a_share_of_no_pixels_is_not_defined_and_leaves_the_interval_alone():
+    only_background = class_counts(np.array([[0, 0], [1, 3]]))
+    assert np.isnan(object_accuracy(only_background, 1))
+    both = class_counts(np.array([[2, 2], [1, 3]]))
+    found = interval(np.stack([only_background, both]), lambda c: object_accuracy(c, 1))
+    assert found == (0.5, 0.5, 0.5)
+    nothing = interval(only_background[None], lambda c: object_accuracy(c, 1))
+    assert np.isnan(nothing).all()
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (3, r"objects must be in 0\.\.2, the classes, got 3"),
+        (np.array([True]), r"objects must be a number or bool \[2\], got bool \[1\]"),
+        (np.array([0, 1]), r"objects must be a number or bool \[2\], got int64 \[2\]"),
+    ],
+)
+def test_objects_that_fit_no_classes_are_refused(objects, message):
+    with pytest.raises(ValueError, match=message):
+        object_accuracy(np.zeros((3, 2)), objects)
 
 
 def share(counts: np.ndarray) -> np.ndarray:
@@ -91,13 +144,15 @@ def test_the_interval_of_a_share_has_the_width_that_theory_gives():
 
 
 def test_images_that_are_all_alike_have_an_interval_of_no_width():
-    value, low, high = interval(np.tile(class_counts(np.array([[3, 1], [2, 4]])), (20, 1, 1)), mean_iou)
+    counts = class_counts(np.array([[3, 1], [2, 4]]))
+    value, low, high = interval(np.tile(counts, (20, 1, 1)), mean_iou)
     assert value == pytest.approx(low) == pytest.approx(high)
 
 
 def test_the_same_seed_gives_the_same_interval():
     data = coins(50, 0.7, 1)
-    assert interval(data, share, seed=3) == interval(data, share, seed=3) != interval(data, share, seed=4)
+    first, again, other = (interval(data, share, seed=seed) for seed in (3, 3, 4))
+    assert first == again != other
 
 
 def test_a_method_differs_from_itself_by_nothing():
@@ -108,7 +163,8 @@ def test_a_method_differs_from_itself_by_nothing():
 def test_pairing_sees_a_small_difference_that_single_intervals_do_not():
     a = coins(300, 0.6, 0)
     b = a.copy()
-    b[:12, 0] = 0  # b is wrong on a few images more, never on one less
+    # b is wrong on a few images more, and on none less.
+    b[:12, 0] = 0
     difference, low, _ = paired_interval(a, b, share)
     assert difference > 0
     assert low > 0
@@ -125,7 +181,8 @@ def test_methods_on_other_images_cannot_be_paired():
 def test_a_gain_is_paired_and_over_itself_exactly_zero():
     rng = np.random.default_rng(0)
     base = rng.integers(1, 9, (30, 3, 4)) + np.array([0, 9, 9])[:, None]
-    better = base + np.array([1, 0, 0])[:, None]  # one more pixel of each class right in every image
+    # One more pixel of each class is right in every image.
+    better = base + np.array([1, 0, 0])[:, None]
     assert interval_and_gain(base, base, mean_iou)[3:] == (0, 0, 0)
     value, low, high, gain, gain_low, gain_high = interval_and_gain(better, base, mean_iou)
     assert value == pytest.approx(mean_iou(better.sum(0))) and low < value < high

@@ -1,95 +1,52 @@
-"""The tables of the README say what the stored CSVs say."""
+"""The tables of the README files and the model card say what the stored CSVs say."""
 
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from scclip_lab.studies.readme import CHINESE, FILES, MARKED, TABLES, filled
+
 ROOT = Path(__file__).parents[1]
-LABELS = {
-    "vanilla": "vanilla CLIP, read densely",
-    "maskclip": "MaskCLIP-like (every module off)",
-    "seed": "SC-CLIP, seed",
-    "reference": "SC-CLIP, reference",
-}
-MODELS = {"mini": "mini (bundled)", "ViT-B-16": "ViT-B-16 (random weights)"}
+# The licence and the readers' Python examples are the same in both languages, words aside.
+CODE = re.compile(r"```(?:bash|python)\n(.*?)```", re.DOTALL)
 
 
-def read(name: str) -> pd.DataFrame:
-    return pd.read_csv(ROOT / "figures" / f"{name}.csv")
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
-def percent(row) -> str:
-    return f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+@pytest.mark.parametrize("name", FILES)
+def test_the_tables_say_what_their_csvs_say(name):
+    text = text_of(name)
+    assert MARKED.search(text)
+    words = (lambda w: CHINESE.get(w, w)) if ".zh." in name else str
+    assert filled(text, words) == text, "run `python -m scclip_lab tables`"
 
 
-def cells(table: pd.DataFrame, **where) -> list[str]:
-    for column, value in where.items():
-        table = table[table[column] == value]
-    return [percent(row) for row in table.itertuples()]
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_a_readme_has_every_table_once(name):
+    assert sorted(found[1] for found in MARKED.findall(text_of(name))) == sorted(TABLES)
 
 
-def mini_rows() -> list[str]:
-    table = read("evaluate_mini")
-    return [
-        f"| {label} | {' | '.join(cells(table, measure=measure, method=method))} |"
-        for measure in ("mIoU", "pixel accuracy")
-        for method, label in LABELS.items()
-    ]
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_that_is_named_exists(name):
+    text, folder = text_of(name), (ROOT / name).parent
+    links = set(re.findall(r"\]\(((?!http)[^)#]+)\)", text))
+    files = set(re.findall(r"`((?:scclip_core|scclip_lab|figures|notebooks|data)/[\w./]+)`", text))
+    assert links
+    assert [link for link in links if not (folder / link).exists()] == []
+    assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def peer_rows() -> list[str]:
-    from scclip_core.studies.peers import NAMES
+def test_both_languages_have_the_same_sections_tables_and_commands():
+    english, chinese = text_of("README.md"), text_of("README.zh.md")
+    for pattern in (r"^#+ ", r"^\|", r"<!-- table [\w-]+ -->"):
+        count = [len(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese)]
+        assert count[0] == count[1], pattern
 
-    table, times = read("09_peers"), read("09_times")
-    times = times[times["model"] == "ViT-B-16"].set_index("what")["ratio"]
-    return [
-        f"| {label} | {cells(table, method=name, measure='mIoU', styles='training')[0]}"
-        f" | {cells(table, method=name, measure='pixel accuracy', styles='training')[0]}"
-        f" | {cells(table, method=name, measure='mIoU', styles='held-out')[0]} | {times[name]:.2f} |"
-        for name, label in NAMES.items()
-    ]
+    def commands(text):
+        blocks = "\n".join(CODE.findall(text))
+        return [re.sub(r"\s*#.*", "", line) for line in blocks.splitlines()]
 
-
-def finetuned_rows() -> list[str]:
-    table = read("09_finetuned")
-    table = table[table["measure"] == "mIoU"]
-    ways, styles = ("linear head", "whole image tower"), ("training", "held-out")
-    rows = []
-    for amount in (10, 100, 1000):
-        part = table[table["labelled scenes"] == amount]
-        found = [cells(part, styles=style, way=way)[0] for style in styles for way in ways]
-        rows.append(f"| {amount:,} labelled scenes | {' | '.join(found)} |")
-    return rows
-
-
-def time_rows() -> list[str]:
-    table = read("bench")
-    return [
-        f"| {r.what}, {MODELS[r.model]} | {r.batch} | {r.ratio:.2f}"
-        f" ({r.ratio_low:.2f} to {r.ratio_high:.2f}) |"
-        for r in table[table["what"] != "vanilla"].itertuples()
-    ]
-
-
-TABLES = {"mini": mini_rows, "peers": peer_rows, "fine-tuned": finetuned_rows, "times": time_rows}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_says_what_its_csv_says(name):
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    rows = TABLES[name]()
-    assert len(rows) >= 3
-    for row in rows:
-        assert row in lines
-
-
-def test_every_file_named_in_the_readme_exists():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(
-        re.findall(r"\]\(((?!http)[^)#]+)\)|`((?:scclip_core|figures|notebooks|data)/[\w./]+)`", text)
-    )
-    assert named
-    for link, file in named:
-        assert (ROOT / (link or file)).exists(), link or file
+    assert [c for c in commands(english) if c] == [c for c in commands(chinese) if c]

@@ -1,4 +1,4 @@
-"""Long runs: stopped anywhere they go on, shared out they give the same, what is broken is told."""
+"""Long runs: stopped anywhere they go on, shared out they give the same, failures are reported."""
 
 import json
 import os
@@ -13,25 +13,31 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scclip_core import SCCLIP, SCCLIPConfig
-from scclip_core import __main__ as command_line
-from scclip_core.benchmarks import open_dataset
-from scclip_core.journal import Journal
-from scclip_core.runs import CHUNK, evaluate
+from scclip_core import SCCLIP, make_method
+from scclip_core.dense import DenseCLIP
+from scclip_lab import cli
+from scclip_lab.datasets.benchmarks import open_dataset
+from scclip_lab.evaluation.reports import save_report
+from scclip_lab.evaluation.run_log import RunLog
+from scclip_lab.evaluation.runner import CHUNK, evaluate
 from tests.test_benchmarks import ade20k
 
 ROOT = Path(__file__).parents[1]
-RUN = ["-m", "scclip_core", "evaluate", "--dataset", "scenes", "--method", "vanilla,seed", "--workers", "0"]
+EVALUATE = [
+    *("-m", "scclip_lab", "evaluate", "--dataset", "scenes"),
+    *("--method", "vanilla,scclip", "--workers", "0"),
+]
 TABLES = ("scores.csv", "classes.csv", "failed.csv", "scores.json")
 COUNT = 5 * CHUNK + 3
 
 
 def command(out: Path, *extra: str, launcher: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, *launcher, *RUN, "--count", str(COUNT), "--out", str(out), *extra]
+    return [sys.executable, *launcher, *EVALUATE, "--count", str(COUNT), "--out", str(out), *extra]
 
 
 def run(arguments: list[str]) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}  # as torchrun sets it for its processes
+    # As torchrun sets it for its processes.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -50,28 +56,30 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("lines", [1, CHUNK + 1, 3 * CHUNK])
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables(lines, tmp_path, whole):
-    journal = tmp_path / "journal-seed-0.jsonl"
+    log = tmp_path / "run_log-scclip-0.jsonl"
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(tmp_path), cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        if journal.is_file() and journal.read_bytes().count(b"\n") >= lines:
+        if log.is_file() and log.read_bytes().count(b"\n") >= lines:
             process.send_signal(signal.SIGKILL)
             process.wait()
         time.sleep(0.01)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "scores.csv").exists()
-    before = journal.read_bytes()
-    with journal.open("ab") as file:
-        file.write(b'{"pic')  # the worst moment to be killed: half a line
+    before = log.read_bytes()
+    # The worst moment to be killed leaves half a line.
+    with log.open("ab") as file:
+        file.write(b'{"ima')
     run(command(tmp_path))
-    assert journal.read_bytes().startswith(before)
+    assert log.read_bytes().startswith(before)
     assert tables(tmp_path) == whole
 
 
 def test_two_processes_give_the_tables_of_one(tmp_path, whole):
-    run(command(tmp_path, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")))
-    journals = {f"journal-{name}-{rank}.jsonl" for name in ("vanilla", "seed") for rank in (0, 1)}
-    assert {path.name for path in tmp_path.glob("journal-*")} == journals
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run(command(tmp_path, launcher=launcher))
+    logs = {f"run_log-{name}-{rank}.jsonl" for name in ("vanilla", "scclip") for rank in (0, 1)}
+    assert {path.name for path in tmp_path.glob("run_log-*")} == logs
     assert tables(tmp_path) == whole
 
 
@@ -86,9 +94,9 @@ def few(tmp_path):
 
 def test_nothing_is_computed_twice(few, model, monkeypatch):
     root, out = few
-    methods = {"seed": SCCLIP(model), "vanilla": SCCLIP(model, SCCLIPConfig.vanilla())}
+    methods = {name: make_method(name, model) for name in ("scclip", "vanilla")}
     first = evaluate(methods, open_dataset("ade20k", root), out, workers=0)
-    monkeypatch.setattr(SCCLIP, "logits", lambda *args: pytest.fail("computed again"))
+    monkeypatch.setattr(DenseCLIP, "logits", lambda *args: pytest.fail("computed again"))
     again = evaluate(methods, open_dataset("ade20k", root), out, workers=0)
     for name in methods:
         assert (first.counts[name] == again.counts[name]).all()
@@ -96,12 +104,13 @@ def test_nothing_is_computed_twice(few, model, monkeypatch):
 
 def test_workers_change_nothing(few, model):
     root, out = few
-    methods = {"seed": SCCLIP(model)}
+    methods = {"scclip": SCCLIP(model)}
     found = []
     for workers in (0, 1):
         folder = out / str(workers)
         folder.mkdir()
-        found.append(evaluate(methods, open_dataset("ade20k", root), folder, workers=workers).counts["seed"])
+        results = evaluate(methods, open_dataset("ade20k", root), folder, workers=workers)
+        found.append(results.counts["scclip"])
     assert (found[0] == found[1]).all()
 
 
@@ -123,108 +132,192 @@ def lose_labels(base):
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (break_picture, "is not a picture that can be read"),
         (break_labels, "labels must be in 0..149 or 255, got 150"),
-        (break_size, "label map and picture must have one size, got 44 x 61, the picture 44 x 60"),
-        (lose_labels, "is not a label picture that can be read"),
+        (break_size, "label map and image must have one size, got 44 x 61, the image 44 x 60"),
+        (lose_labels, "is not a label map that can be read"),
     ],
 )
-def test_a_broken_picture_is_told_counted_and_mended(few, model, monkeypatch, capsys, harm, told):
+def test_a_broken_image_is_named_counted_and_mended(few, model, monkeypatch, capsys, harm, message):
     root, out = few
-    monkeypatch.setattr(command_line, "load_model", lambda args: model)
+    monkeypatch.setattr(cli, "load_model", lambda args: model)
     base = root / "ADEChallengeData2016"
     kept = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     harm(base)
-    line = ["evaluate", "--dataset", "ade20k", "--root", str(root), "--out", str(out), "--workers", "0"]
-    assert command_line.main(line) == 1
+    line = [
+        "evaluate",
+        "--dataset",
+        "ade20k",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+    ]
+    assert cli.main(line) == 1
     said = capsys.readouterr().err
-    assert "left out: ADE_val_00000002: " in said and told in said
+    assert "left out: ADE_val_00000002: " in said and message in said
     scores = pd.read_csv(out / "scores.csv")
-    assert set(scores["pictures"]) == {2} and set(scores["failed"]) == {1}
-    assert pd.read_csv(out / "failed.csv")["picture"].tolist() == ["ADE_val_00000002"]
+    assert set(scores["images"]) == {2} and set(scores["failed"]) == {1}
+    assert pd.read_csv(out / "failed.csv")["image"].tolist() == ["ADE_val_00000002"]
     for path, content in kept.items():
         path.write_bytes(content)
-    assert command_line.main(line) == 0
-    assert set(pd.read_csv(out / "scores.csv")["pictures"]) == {3}
+    assert cli.main(line) == 0
+    assert set(pd.read_csv(out / "scores.csv")["images"]) == {3}
 
 
-def test_a_data_set_of_broken_pictures_gives_one_clear_line(few, model, monkeypatch, capsys):
+def test_a_data_set_of_broken_images_gives_one_clear_line(few, model, monkeypatch, capsys):
     root, out = few
-    monkeypatch.setattr(command_line, "load_model", lambda args: model)
+    monkeypatch.setattr(cli, "load_model", lambda args: model)
     for path in root.rglob("*.jpg"):
         path.write_bytes(b"no picture")
-    line = ["evaluate", "--dataset", "ade20k", "--root", str(root), "--out", str(out), "--workers", "0"]
-    assert command_line.main(line) == 2
-    assert "error: root must hold pictures that can be read; of ade20k" in capsys.readouterr().err
+    line = [
+        "evaluate",
+        "--dataset",
+        "ade20k",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+    ]
+    assert cli.main(line) == 2
+    assert "error: root must hold images that can be read; of ade20k" in capsys.readouterr().err
 
 
-def test_two_methods_are_compared_picture_by_picture(few, model, monkeypatch, capsys):
+def test_two_methods_are_compared_image_by_image(few, model, monkeypatch, capsys):
     root, out = few
-    monkeypatch.setattr(command_line, "load_model", lambda args: model)
-    line = ["evaluate", "--dataset", "ade20k", "--root", str(root), "--out", str(out), "--workers", "0"]
-    assert command_line.main([*line, "--method", "vanilla", "--compare", "seed", "maskclip"]) == 0
-    assert "seed minus maskclip, same pictures" in capsys.readouterr().out
+    monkeypatch.setattr(cli, "load_model", lambda args: model)
+    line = [
+        "evaluate",
+        "--dataset",
+        "ade20k",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+    ]
+    assert cli.main([*line, "--method", "vanilla", "--compare", "scclip", "values"]) == 0
+    assert "scclip minus values, same images" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv").set_index(["measure", "method"])["value"]
-    assert list(scores["mIoU"].index) == ["vanilla", "seed", "maskclip"]
-    paired = pd.read_csv(out / "seed_minus_maskclip.csv").set_index("measure")
-    difference = scores["mIoU", "seed"] - scores["mIoU", "maskclip"]
+    assert list(scores["mIoU"].index) == ["vanilla", "scclip", "values"]
+    paired = pd.read_csv(out / "scclip_minus_values.csv").set_index("measure")
+    difference = scores["mIoU", "scclip"] - scores["mIoU", "values"]
     assert paired.loc["mIoU", "value"] == pytest.approx(difference, abs=1e-5)
-    each = pd.read_csv(out / "seed_minus_maskclip_pictures.csv")
+    each = pd.read_csv(out / "scclip_minus_values_images.csv")
     assert each["difference"].to_numpy() == pytest.approx(
-        (each["seed"] - each["maskclip"]).to_numpy(), abs=1e-5
+        (each["scclip"] - each["values"]).to_numpy(), abs=1e-5
     )
-    sheet = pd.read_csv(out / "seed_minus_maskclip_sheet.csv")
+    sheet = pd.read_csv(out / "scclip_minus_values_sheet.csv")
     assert sheet["difference"].is_monotonic_decreasing and len(sheet) == len(each)
-    assert Image.open(out / "seed_minus_maskclip_sheet.png").size[0] > 500
+    assert Image.open(out / "scclip_minus_values_sheet.png").size[0] > 500
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "message"),
     [
         (("--method", "sed"), "--method must be of vanilla, .*, got 'sed'"),
-        (("--compare", "seed", "seed"), "--compare must name two methods, got 'seed' twice"),
+        (
+            ("--compare", "scclip", "scclip"),
+            "--compare must name two methods, got 'scclip' twice",
+        ),
         (("--workers", "-1"), "--workers must be at least 0, got -1"),
-        (("--count", "0"), "count must be at least 1 picture, got 0"),
+        (("--count", "0"), "count must be at least 1 image, got 0"),
     ],
 )
-def test_arguments_that_make_no_sense_get_one_line(extra, told, tmp_path, capsys):
+def test_arguments_that_make_no_sense_get_one_line(extra, message, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command_line.main(["evaluate", "--dataset", "scenes", "--out", str(out), *extra]) == 2
-    assert re.search(told, capsys.readouterr().err)
+    assert cli.main(["evaluate", "--dataset", "scenes", "--out", str(out), *extra]) == 2
+    assert re.search(message, capsys.readouterr().err)
     assert not out.exists()
 
 
 def test_a_method_can_be_added_later(few, model):
     root, out = few
     data = open_dataset("ade20k", root)
-    evaluate({"seed": SCCLIP(model)}, data, out, workers=0)
-    both = {"seed": SCCLIP(model), "vanilla": SCCLIP(model, SCCLIPConfig.vanilla())}
-    assert set(evaluate(both, data, out, workers=0).counts) == set(both)
+    first = evaluate({"scclip-published": make_method("scclip-published", model)}, data, out, 2, 0)
+    # The log of one name is not taken for that of another that it begins.
+    names = ("scclip", "scclip-published", "vanilla")
+    methods = {name: make_method(name, model) for name in names}
+    found = evaluate(methods, data, out, workers=0).counts
+    assert list(found) == list(names)
+    assert (found["scclip-published"] == first.counts["scclip-published"]).all()
 
 
 def test_another_configuration_under_the_same_name_is_refused(few, model):
     root, out = few
     data = open_dataset("ade20k", root)
-    evaluate({"seed": SCCLIP(model)}, data, out, workers=0)
-    with pytest.raises(ValueError, match="holds a run of seed that differs in config"):
-        evaluate({"seed": SCCLIP(model, SCCLIPConfig.maskclip())}, data, out, workers=0)
+    evaluate({"scclip": SCCLIP(model)}, data, out, workers=0)
+    with pytest.raises(ValueError, match="holds a run of scclip that differs in config:"):
+        evaluate({"scclip": make_method("scclip", model, repair=False)}, data, out, workers=0)
 
 
-def test_the_journal_of_another_run_is_refused_and_left_alone(tmp_path):
-    Journal(tmp_path, "m", {"dataset": "a", "seed": 1}).write([{"picture": 0, "cells": []}])
-    before = (tmp_path / "journal-m-0.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="holds a run of m that differs in seed: give another --out"):
-        Journal(tmp_path, "m", {"dataset": "a", "seed": 2})
-    assert (tmp_path / "journal-m-0.jsonl").read_bytes() == before
+def test_a_baseline_with_another_parameter_never_gets_the_results_of_the_first(few, model):
+    root, out = few
+    data = open_dataset("ade20k", root)
+    wide, narrow = (make_method("naclip", model, sigma=sigma) for sigma in (5.0, 0.3))
+    first = evaluate({"naclip": wide}, data, out, workers=0)
+    with pytest.raises(ValueError, match="holds a run of naclip that differs in config:"):
+        evaluate({"naclip": narrow}, data, out, workers=0)
+    again = evaluate({"naclip": wide}, data, out, workers=0)
+    assert (again.counts["naclip"] == first.counts["naclip"]).all()
+    other = out / "other"
+    other.mkdir()
+    second = evaluate({"naclip": narrow}, data, other, workers=0)
+    assert (second.counts["naclip"] != first.counts["naclip"]).any()
 
 
-def test_a_failed_picture_is_tried_again_and_the_last_record_counts(tmp_path):
-    journal = Journal(tmp_path, "m", {})
-    journal.write([{"picture": 0, "error": "broken"}])
-    assert not journal.done(range(1))
-    journal.write([{"picture": 0, "cells": [[0, 4]]}])
-    assert Journal(tmp_path, "m", {}).done(range(1))
-    lines = (tmp_path / "journal-m-0.jsonl").read_text().splitlines()
+def test_another_method_under_the_same_name_is_refused(few, model):
+    root, out = few
+    data = open_dataset("ade20k", root)
+    evaluate({"mine": make_method("vanilla", model)}, data, out, workers=0)
+    # Both have the same class of configuration, with the same values.
+    with pytest.raises(ValueError, match="holds a run of mine that differs in method_class:"):
+        evaluate({"mine": make_method("values", model)}, data, out, workers=0)
+
+
+def test_the_report_names_class_and_parameters_of_every_method(few, model):
+    root, out = few
+    data = open_dataset("ade20k", root)
+    methods = {
+        "vanilla": make_method("vanilla", model),
+        "naclip": make_method("naclip", model, sigma=0.3),
+        "scclip": make_method("scclip", model, beta=0.5),
+    }
+    results = evaluate(methods, data, out, workers=0)
+    save_report(results, methods, data, out)
+    stored = json.loads((out / "scores.json").read_text())["methods"]
+    found = [(m["method"], m["method_class"], m["config_class"]) for m in stored]
+    assert found == [
+        ("vanilla", "Vanilla", "BaselineConfig"),
+        ("naclip", "NACLIP", "NACLIPConfig"),
+        ("scclip", "SCCLIP", "SCCLIPConfig"),
+    ]
+    configs = [m["config"] for m in stored]
+    assert configs[0] == {"templates": ["a photo of {}"]}
+    assert configs[1] == {"templates": ["a photo of {}"], "sigma": 0.3}
+    assert configs[2]["beta"] == 0.5 and configs[2]["repair"] is True
+
+
+def test_the_log_of_another_run_is_refused_and_left_alone(tmp_path):
+    RunLog(tmp_path, "m", {"dataset": "a", "seed": 1}).write([{"image": 0, "confusion": []}])
+    before = (tmp_path / "run_log-m-0.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="holds a run of m that differs in seed: give another --o"):
+        RunLog(tmp_path, "m", {"dataset": "a", "seed": 2})
+    assert (tmp_path / "run_log-m-0.jsonl").read_bytes() == before
+
+
+def test_a_failed_image_is_tried_again_and_the_last_record_counts(tmp_path):
+    log = RunLog(tmp_path, "m", {})
+    log.write([{"image": 0, "error": "broken"}])
+    assert not log.has_results(range(1))
+    log.write([{"image": 0, "confusion": [[0, 4]]}])
+    assert RunLog(tmp_path, "m", {}).has_results(range(1))
+    lines = (tmp_path / "run_log-m-0.jsonl").read_text().splitlines()
     assert len(lines) == 3 and json.loads(lines[0]) == {}

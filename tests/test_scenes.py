@@ -1,11 +1,26 @@
-"""Scenes are pure functions of their seed, their words are true of their labels, and sets never overlap."""
+"""Scenes are pure functions of their seed, their words are true, and sets never overlap."""
 
 import numpy as np
 import pytest
 
-from scclip_core.atlas import CELL, HELD_OUT_STYLES, OBJECTS, SOURCES, TRAINING_STYLES, load_atlas
-from scclip_core.backgrounds import BACKGROUNDS
-from scclip_core.scenes import N_OBJECTS, TEST, TRAIN, VALIDATION, WORDS, evaluation_scene, make_scene
+from scclip_lab.datasets.atlas import (
+    CELL,
+    HELD_OUT_STYLES,
+    OBJECTS,
+    SOURCES,
+    TRAINING_STYLES,
+    load_atlas,
+)
+from scclip_lab.datasets.backgrounds import BACKGROUNDS
+from scclip_lab.datasets.scenes import (
+    N_OBJECTS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WORDS,
+    evaluation_scene,
+    make_scene,
+)
 
 
 def test_the_atlas_has_every_object_in_every_style():
@@ -14,7 +29,8 @@ def test_the_atlas_has_every_object_in_every_style():
     for drawing in atlas.values():
         alpha = np.asarray(drawing)[..., 3]
         assert drawing.size == (CELL, CELL)
-        assert max(np.ptp(np.nonzero(alpha > 128), axis=1)) >= 0.9 * CELL  # fills its cell along one side
+        # It fills its cell along one side.
+        assert max(np.ptp(np.nonzero(alpha > 128), axis=1)) >= 0.9 * CELL
 
 
 def test_the_held_out_style_is_not_trained_on():

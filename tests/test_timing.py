@@ -1,10 +1,13 @@
-"""Ratios are taken round by round, against the first callable. The clock is a fake one: no test measures real
-time.
+"""Ratios are taken round by round, against the first callable.
+
+The clock is a fake one: no test measures real time.
 """
 
 import pytest
 
-from scclip_core.timing import compare
+from scclip_core.clip import FrozenCLIP
+from scclip_lab.evaluation.timing import bench, compare
+from tests.conftest import tiny_clip
 
 
 class Clock:
@@ -21,7 +24,8 @@ def test_ratios_hold_while_the_machine_drifts():
     def cost(name: str, seconds: float):
         def run():
             calls.append(name)
-            clock.now += seconds * (1 + len(calls) // 2)  # each round is slower than the one before
+            # Each round is slower than the one before.
+            clock.now += seconds * (1 + len(calls) // 2)
 
         return run
 
@@ -45,3 +49,10 @@ def test_warm_up_rounds_are_not_counted():
 def test_nothing_to_time_is_refused(options):
     with pytest.raises(ValueError, match="repeats >= 1 and warmup >= 0 are needed"):
         compare(**{"callables": {"a": int}, **options})
+
+
+def test_the_methods_are_timed_against_the_forward_pass_as_trained():
+    table = bench(FrozenCLIP(tiny_clip(), "tiny"), batch=2, side=128, repeats=1)
+    assert table["what"].tolist() == ["vanilla", "scclip", "scclip-published"]
+    assert set(table["model"]) == {"tiny"} and set(table["batch"]) == {2}
+    assert {"processor", "cores", "threads", "torch", "python"} < set(table)

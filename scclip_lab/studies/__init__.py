@@ -1,0 +1,137 @@
+"""What the chapters measure and draw, one module for each chapter.
+
+A measurement returns a table. A figure is drawn from its table alone, so that the CSV file holds
+all that is needed to draw it again. A chapter stores and shows a figure with `save_and_show`.
+"""
+
+import os
+import tempfile
+import textwrap
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scclip_core.files import DATA
+from scclip_lab.plots import save_png, save_table, set_theme
+
+# The stored figures, and the numbers that they show.
+FIGURES = DATA.parent / "figures"
+# The modules of the chapters, in order.
+CHAPTERS = (
+    "ch01_shapes",
+    "ch02_outliers",
+    "ch03_similarity",
+    "ch04_attention",
+    "ch05_ablation",
+    "ch06_segmentation",
+    "ch07_timing",
+    "ch08_claims",
+    "ch09_baselines",
+)
+# How figures and sentences call each method; tables have the names that `make_method` takes.
+METHOD_NAMES = {
+    "vanilla": "vanilla CLIP",
+    "values": "values (last block)",
+    "maskclip": "MaskCLIP",
+    "sclip": "SCLIP",
+    "clearclip": "ClearCLIP",
+    "naclip": "NACLIP",
+    "gem": "GEM",
+    "scclip": "SC-CLIP",
+    "scclip-published": "SC-CLIP (published)",
+}
+# Draws a figure from its table.
+Draw = Callable[[pd.DataFrame], Figure]
+# Filled by the chapters: the name of a figure -> what draws it.
+DRAW_FUNCTIONS: dict[str, Draw] = {}
+
+
+def figure(name: str) -> Callable[[Draw], Draw]:
+    """Register a function as the one that draws the figure `name` from its table."""
+
+    def register(draw: Draw) -> Draw:
+        DRAW_FUNCTIONS[name] = draw
+        return draw
+
+    return register
+
+
+def is_fast() -> bool:
+    """Whether the chapters run in fast mode, SCCLIP_FAST=1: few scenes, and nothing is stored."""
+    return os.environ.get("SCCLIP_FAST") == "1"
+
+
+def scene_count(full: int) -> int:
+    """The number of scenes to measure on: `full`, or 4 in fast mode."""
+    return 4 if is_fast() else full
+
+
+@cache
+def output_folder() -> Path:
+    """The folder that chapters write to: `figures/`, or a temporary one in fast mode."""
+    return Path(tempfile.mkdtemp(prefix="scclip-")) if is_fast() else FIGURES
+
+
+def save_and_show(name: str, table: pd.DataFrame) -> Figure:
+    """Write a table, `name.csv`, and the figure drawn from it, `name.png`; return the figure.
+
+    It is drawn from the file, not from the table given, so that `redraw` makes the same figure.
+    """
+    save_table(table, name, output_folder())
+    return redraw(name, output_folder())
+
+
+def redraw(name: str, folder: Path) -> Figure:
+    """Draw the figure `name` from `name.csv` in `folder`, with its caption, and write `name.png`.
+
+    Raises ValueError for a figure that no chapter draws, FileNotFoundError for missing numbers.
+    """
+    # The captions import this module.
+    from scclip_lab.studies.captions import CAPTIONS
+
+    if name not in DRAW_FUNCTIONS:
+        known = ", ".join(sorted(DRAW_FUNCTIONS))
+        raise ValueError(f"name must be one of {known}, got {name!r}")
+    set_theme()
+    table = pd.read_csv(folder / f"{name}.csv")
+    drawn = DRAW_FUNCTIONS[name](table)
+    if name in CAPTIONS:
+        add_caption(drawn, CAPTIONS[name](table))
+    save_png(drawn, name, folder)
+    return drawn
+
+
+def add_caption(drawn: Figure, text: str) -> None:
+    """Write a caption below everything that a figure shows, wrapped to the figure's width."""
+    drawn.draw_without_rendering()
+    # Both in inches.
+    box, (width, height) = drawn.get_tightbbox(), drawn.get_size_inches()
+    wrapped = textwrap.fill(text, int(10.5 * box.width))
+    place = (box.x0 / width, (box.y0 - 0.15) / height)
+    drawn.text(*place, wrapped, va="top", style="italic", fontsize=13)
+
+
+def redraw_all(folder: Path) -> None:
+    """Draw again every figure of the chapters whose numbers are in `folder`."""
+    for chapter in CHAPTERS:
+        import_module(f"scclip_lab.studies.{chapter}")
+    for name in sorted(DRAW_FUNCTIONS):
+        if (folder / f"{name}.csv").is_file():
+            redraw(name, folder)
+
+
+def load_table(name: str) -> pd.DataFrame:
+    """The stored numbers of `figures/name.csv`, which another chapter or `make bench` has written.
+
+    Raises FileNotFoundError, with what to run first, where there are none.
+    """
+    path = FIGURES / f"{name}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"figures/{name}.csv is missing: run `make notebooks` (or `make bench`) first"
+        )
+    return pd.read_csv(path)

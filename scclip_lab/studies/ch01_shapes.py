@@ -1,0 +1,160 @@
+"""Chapter 1: every tensor of the forward pass, and one patch followed by hand."""
+
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from scclip_core.baselines import make_method
+from scclip_core.clip import FrozenCLIP
+from scclip_core.loading import untrained
+from scclip_core.pipeline import SCCLIP
+from scclip_lab.datasets.scenes import TEST, WORDS, Scene, evaluation_scene
+from scclip_lab.evaluation.mini import stack_images
+from scclip_lab.studies import METHOD_NAMES, figure
+from scclip_lab.studies.drawing import draw_maps, map_rows, show_image
+
+# The scene that the chapters look at: split, seed, index.
+SCENE = (TEST, 1, 0)
+# Row and column of the patch that is followed.
+PATCH = (8, 3)
+
+
+def example_scene() -> Scene:
+    """The scene that the chapters look at."""
+    return evaluation_scene(*SCENE)
+
+
+def trace_scene(model: FrozenCLIP, scene: Scene) -> pd.DataFrame:
+    """Every tensor of one forward pass of SC-CLIP: stage, tensor, shape, what happened."""
+    return pd.DataFrame(SCCLIP(model).trace(stack_images(model, [scene]), WORDS))
+
+
+def trace_shapes(name: str, classes: int = len(WORDS), side: int = 224) -> pd.DataFrame:
+    """The same table for an open_clip ViT without its weights, on torch's meta device.
+
+    Meta tensors have a shape and no values, so nothing is computed or held in memory. The text
+    embeddings, which need no image, are left out.
+    """
+    with torch.device("meta"):
+        model = FrozenCLIP(untrained(name, device="meta"), name)
+        segmenter = SCCLIP(model)
+        images = torch.empty(1, 3, side, side)
+        rows = segmenter.trace(images)
+        logits = segmenter.logits(images, torch.empty(classes, model.embed_dim))
+    note = "cosine similarity of every patch with every class"
+    last = {"tensor": "stage8.logits", "shape": str(list(logits.shape)), "what happened": note}
+    return pd.DataFrame([*rows, {"stage": 8, **last}])
+
+
+def compare_shapes(traces: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The shapes of several models side by side, of the tensors that all of them have.
+
+    Returns the columns stage, tensor, and one for each model.
+    """
+    columns = [
+        table.set_index(["stage", "tensor"])["shape"].rename(name) for name, table in traces.items()
+    ]
+    return pd.concat(columns, axis=1, join="inner").reset_index()
+
+
+def patch_by_hand(model: FrozenCLIP, images: Tensor, row: int, col: int) -> pd.DataFrame:
+    """Stage 1 for one patch in three steps, compared with what the model computes for it.
+
+    Returns a row for each step: what it is, its shape, its length, and the largest difference to
+    the model's own tensor.
+    """
+    p, visual = model.patch_size, model.visual
+    grid = model.grid_of(images)
+    pixels = images[0, :, row * p : (row + 1) * p, col * p : (col + 1) * p]  # [3, p, p]
+    embedded = visual.conv1.weight.flatten(1) @ pixels.flatten()  # [C, 3 p p] @ [3 p p] -> [C]
+    placed = embedded + model.positions(grid)[1 + row * grid[1] + col]
+    token = visual.ln_pre(placed)
+    convolved = visual.conv1(images)[0, :, row, col]
+    inside = model.embed(images)[0, 1 + row * grid[1] + col]
+    steps = [
+        ("pixels of the patch", pixels, None),
+        ("convolution = one matrix product", embedded, float((embedded - convolved).abs().max())),
+        ("plus its position", placed, None),
+        ("layer norm: the token", token, float((token - inside).abs().max())),
+    ]
+    rows = [(what, str(list(x.shape)), float(x.norm()), apart) for what, x, apart in steps]
+    columns = ["step", "shape", "length", "largest difference to the model"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def nearest_words(
+    model: FrozenCLIP, scene: Scene, row: int, col: int, top: int = 6
+) -> pd.DataFrame:
+    """The `top` words nearest to one patch at the end, for vanilla CLIP and for SC-CLIP.
+
+    Returns the columns method, word, cosine, and true: whether the word is the patch's own.
+    """
+    half = model.patch_size // 2
+    truth = WORDS[scene.labels[row * model.patch_size + half, col * model.patch_size + half]]
+    rows = []
+    for method in ("vanilla", "scclip"):
+        segmenter = make_method(method, model)
+        text = segmenter.embed_classes(WORDS)[1]
+        cosine = segmenter.logits(stack_images(model, [scene]), text)[0, row, col]  # [Q]
+        for index in cosine.topk(top).indices.tolist():
+            rows.append((method, WORDS[index], float(cosine[index]), WORDS[index] == truth))
+    return pd.DataFrame(rows, columns=["method", "word", "cosine", "true"])
+
+
+def logit_maps(model: FrozenCLIP, scene: Scene, words: tuple[str, ...]) -> pd.DataFrame:
+    """SC-CLIP's cosine with each word on the patch grid, as rows panel, row, col, value."""
+    segmenter = SCCLIP(model)
+    text = segmenter.embed_classes(WORDS)[1]
+    logits = segmenter.logits(stack_images(model, [scene]), text)[0]  # [rows, cols, Q]
+    return map_rows({word: logits[..., WORDS.index(word)] for word in words})
+
+
+@figure("01_grid")
+def draw_grid(table: pd.DataFrame) -> Figure:
+    """The image, its grid with the followed patch, and that patch alone; the table has one row."""
+    row, col, patch = (int(table[name].iloc[0]) for name in ("row", "col", "patch"))
+    image = example_scene().image
+    drawn, axes = plt.subplots(1, 3, figsize=(12, 4.3))
+    titles = (
+        f"the picture, {image.shape[0]} x {image.shape[1]}",
+        f"{len(image) // patch} x {len(image) // patch} patches",
+        f"patch ({row}, {col})",
+    )
+    for axis, title in zip(axes, titles, strict=True):
+        show_image(axis, image, title)
+    for place in range(patch, len(image), patch):
+        axes[1].axhline(place - 0.5, color="white", linewidth=0.8)
+        axes[1].axvline(place - 0.5, color="white", linewidth=0.8)
+    corner = (col * patch - 0.5, row * patch - 0.5)
+    axes[1].add_patch(Rectangle(corner, patch, patch, fill=False, ec="#D55E00", lw=3))
+    axes[2].set(xlim=(col * patch - 0.5, (col + 1) * patch - 0.5))
+    axes[2].set(ylim=((row + 1) * patch - 0.5, row * patch - 0.5))
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("01_journey")
+def draw_nearest_words(table: pd.DataFrame) -> Figure:
+    """The words nearest to the followed patch, the true one in green."""
+    methods = table["method"].unique()
+    drawn, axes = plt.subplots(1, len(methods), figsize=(12, 3.8), sharex=True)
+    for axis, method in zip(axes, methods, strict=True):
+        part = table[table["method"] == method]
+        colours = ["#009E73" if true else "0.7" for true in part["true"]]
+        axis.barh(part["word"], part["cosine"], color=colours)
+        axis.invert_yaxis()
+        axis.set(title=METHOD_NAMES[method], xlabel="cosine with the word")
+    sns.despine(drawn)
+    drawn.suptitle("Words nearest to the followed patch; green: what is really there", fontsize=14)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("01_upsampling")
+def draw_upsampling(table: pd.DataFrame) -> Figure:
+    """Logit maps of words on the patch grid, and below them the same maps at image size."""
+    return draw_maps(table, example_scene().image, smooth_row=True, label="cosine")

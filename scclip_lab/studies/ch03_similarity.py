@@ -1,0 +1,193 @@
+"""Chapter 3: which patches are similar, what beta keeps, and aggregation as graph convolution."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+import torch.nn.functional as F
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from scclip_core.baselines import make_method
+from scclip_core.clip import FrozenCLIP
+from scclip_core.config import SWITCHES, SCCLIPConfig
+from scclip_core.segmentation import upsample
+from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
+from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
+from scclip_lab.evaluation.metrics import (
+    GAINED,
+    count_classes,
+    interval_and_gain,
+    mean_interval,
+    mean_iou,
+)
+from scclip_lab.evaluation.mini import stack_images
+from scclip_lab.studies import figure
+from scclip_lab.studies.ch01_shapes import example_scene
+from scclip_lab.studies.drawing import CLAIM_STYLE, draw_band, draw_maps, map_rows
+
+GRID = 14
+BETAS = (0.0, 0.2, 0.4, 0.6, 0.8)
+BETA = SCCLIPConfig().beta
+
+
+def layer_tokens(model: FrozenCLIP, images: Tensor) -> list[Tensor]:
+    """Patch tokens after every block but the last, each [B, N, C]."""
+    _, cache = make_method("values", model).run_with_cache(images, "blocks.*.hook_resid_post")
+    return [tokens[:, 1:] for tokens in cache.values()]
+
+
+def similarity_matrices(
+    model: FrozenCLIP, scene: Scene, layers: tuple[int, ...] = (3, 8)
+) -> pd.DataFrame:
+    """The similarities of all pairs of a scene's patches at some layers.
+
+    Returns rows panel, row, col, value, with 196 x 196 values for each layer.
+    """
+    tokens = layer_tokens(model, stack_images(model, [scene]))
+    found = {f"layer {i}": patch_similarity(tokens[i])[0] for i in layers}
+    return map_rows(found).round({"value": 3})
+
+
+def similarity_maps(
+    model: FrozenCLIP, scene: Scene, row: int, col: int, layers: tuple[int, ...]
+) -> pd.DataFrame:
+    """What resembles one patch at several layers: its row of the similarity matrix, on the grid."""
+    tokens = layer_tokens(model, stack_images(model, [scene]))
+    place = row * GRID + col
+    found = {i: patch_similarity(tokens[i])[0, place] for i in layers}
+    return map_rows({f"layer {i}": values.view(GRID, GRID) for i, values in found.items()})
+
+
+def explore(model: FrozenCLIP, scene: Scene) -> object:
+    """A widget with sliders for patch and layer, and the map of what resembles the patch."""
+    # Only a running notebook needs these.
+    from IPython.display import display
+    from ipywidgets import IntSlider, interactive
+
+    def show(row: int, col: int, layer: int) -> None:
+        table = similarity_maps(model, scene, row, col, (layer,))
+        drawn = draw_maps(table.assign(patch_row=row, patch_col=col), scene.image)
+        display(drawn)
+        # A figure that is left open would be shown a second time.
+        plt.close(drawn)
+
+    sides = {name: IntSlider(7, 0, GRID - 1) for name in ("row", "col")}
+    return interactive(show, **sides, layer=IntSlider(8, 0, model.depth - 2))
+
+
+def share_kept(model: FrozenCLIP, count: int, seed: int = 0, batch: int = 20) -> pd.DataFrame:
+    """The share of similarities that each beta keeps, and their median, by layer.
+
+    Both are means over `count` test scenes, with 95 % bootstrap intervals over scenes.
+    """
+    kept: dict[tuple[int, str], list[Tensor]] = {}
+    for start in range(0, count, batch):
+        indices = range(start, min(start + batch, count))
+        images = stack_images(model, [evaluation_scene(TEST, seed, i) for i in indices])
+        for layer, tokens in enumerate(layer_tokens(model, images)):
+            similarity = patch_similarity(tokens).flatten(1)  # [B, N * N]
+            for beta in BETAS:
+                shares = (similarity >= beta).float().mean(1)
+                kept.setdefault((layer, f"{beta}"), []).append(shares)
+            kept.setdefault((layer, "median"), []).append(similarity.median(1).values)
+    rows = []
+    for (layer, what), parts in kept.items():
+        values = torch.cat(parts).double().numpy()
+        rows.append((layer, what, *mean_interval(values, seed), count, seed))
+    return pd.DataFrame(rows, columns=["layer", "what", "value", "low", "high", "scenes", "seed"])
+
+
+def normalised_adjacency(similarity: Tensor) -> Tensor:
+    """D^-1 S of thresholded similarities S [B, N, N]: a graph, each row divided by its sum."""
+    degree = similarity.sum(-1) + 1e-6
+    return torch.diag_embed(1 / degree) @ similarity
+
+
+def over_smoothing(
+    model: FrozenCLIP, count: int, powers: tuple[int, ...] = (0, 1, 2, 4, 8, 16), seed: int = 2
+) -> pd.DataFrame:
+    """The last block's values, aggregated again and again with the similarities of layer 8.
+
+    Returns a row for each number of steps in `powers`: mIoU over all words with its gain over no
+    step, and the mean cosine similarity of all pairs of features, on `count` validation scenes.
+    """
+    # With every module off, stage 5 gives the last block's values.
+    segmenter = make_method("scclip", model, **dict.fromkeys(SWITCHES, False))
+    layer = f"blocks.{SCCLIPConfig().pre_adjust_idx}.hook_resid_post"
+    text = segmenter.embed_classes(WORDS)[1]
+    counts: dict[int, list[np.ndarray]] = {p: [] for p in powers}
+    alike: dict[int, list[float]] = {p: [] for p in powers}
+    for index in range(count):
+        scene = evaluation_scene(VALIDATION, seed, index)
+        images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
+        _, cache = segmenter.run_with_cache(images, [layer, "stage5.attention"])
+        thresholded = threshold_similarity(patch_similarity(cache[layer][:, 1:]), BETA)
+        tokens = cache["stage5.attention"]
+        for step in range(max(powers) + 1):
+            if step in powers:
+                features = F.normalize(model.project(tokens), dim=-1)
+                logits = (features @ text.T).unflatten(1, (GRID, GRID))
+                labels = upsample(logits, truth.shape).argmax(1)[0]
+                counts[step].append(count_classes(labels, truth, len(WORDS)))
+                alike[step].append(float(patch_similarity(features).mean()))
+            tokens = adaptive_aggregate(tokens, thresholded)
+    counted = {p: np.stack(found) for p, found in counts.items()}
+    rows = []
+    for p in powers:
+        scored = interval_and_gain(counted[p], counted[powers[0]], mean_iou, seed)
+        rows.append((p, *scored, float(np.mean(alike[p])), count, seed))
+    return pd.DataFrame(rows, columns=["steps", *GAINED, "mean similarity", "scenes", "seed"])
+
+
+@figure("03_matrices")
+def draw_matrices(table: pd.DataFrame) -> Figure:
+    """The similarity matrices of a scene."""
+    panels = table["panel"].unique()
+    drawn, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.2))
+    look = {"vmin": -0.5, "vmax": 1, "cmap": "viridis", "xticklabels": 28, "yticklabels": 28}
+    for axis, panel in zip(axes, panels, strict=True):
+        part = table[table["panel"] == panel]
+        sns.heatmap(part.pivot(index="row", columns="col", values="value"), ax=axis, **look)
+        axis.set(title=f"{panel}: cosine of all pairs", xlabel="patch", ylabel="patch")
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("03_alike")
+def draw_similarity_maps(table: pd.DataFrame) -> Figure:
+    """What resembles the followed patch, layer by layer."""
+    return draw_maps(table, example_scene().image, label="cosine with the crossed patch")
+
+
+@figure("03_kept")
+def draw_kept(table: pd.DataFrame) -> Figure:
+    """The share that each beta keeps and the median similarity, by layer; the article's claims."""
+    drawn, axes = plt.subplots(1, 2, figsize=(13, 4.6))
+    for beta in map(str, BETAS):
+        draw_band(axes[0], table[table["what"] == beta], "layer", f"beta = {beta}")
+    label = "article's claim for 0.4: 30-40 %"
+    axes[0].axhspan(30, 40, color=CLAIM_STYLE["color"], alpha=0.25, label=label)
+    axes[0].set(xlabel="layer", ylabel="similarities kept (%)", ylim=(0, 103))
+    axes[0].legend(frameon=False, fontsize=10, bbox_to_anchor=(1, 1))
+    draw_band(axes[1], table[table["what"] == "median"], "layer", "measured", scale=1)
+    axes[1].axhline(BETA, **CLAIM_STYLE, label="article: beta = 0.4 is near the median")
+    axes[1].set(xlabel="layer", ylabel="median similarity")
+    axes[1].legend(frameon=False, fontsize=11)
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("03_smoothing")
+def draw_smoothing(table: pd.DataFrame) -> Figure:
+    """mIoU and mean similarity over the number of aggregation steps."""
+    drawn, axes = plt.subplots(1, 2, figsize=(12, 4.2))
+    draw_band(axes[0], table, "steps")
+    axes[0].set(xlabel="aggregation steps", ylabel="mIoU (%)")
+    axes[1].plot(table["steps"], table["mean similarity"], marker="o")
+    axes[1].set(xlabel="aggregation steps", ylabel="mean similarity of all pairs", ylim=(None, 1))
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn

@@ -1,0 +1,169 @@
+"""Chapter 6: from words to label maps: methods, prompts, absent words, sliding windows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from scclip_core.baselines import make_method
+from scclip_core.clip import FrozenCLIP
+from scclip_core.config import SCCLIPConfig
+from scclip_core.pipeline import SCCLIP
+from scclip_core.segmentation import best_class, sliding_logits
+from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
+from scclip_lab.evaluation.metrics import count_classes, interval, mean_iou, pixel_accuracy
+from scclip_lab.evaluation.mini import score_methods, stack_images
+from scclip_lab.studies import METHOD_NAMES, figure
+from scclip_lab.studies.drawing import (
+    GalleryRow,
+    draw_band,
+    draw_interval_bars,
+    draw_scene_gallery,
+    label_rows,
+    read_labels,
+)
+
+# Index and style of the test scenes that are shown; their random seed is 1.
+GALLERY = ((0, "training"), (1, "training"), (2, "held-out"))
+METHODS = ("vanilla", "scclip", "scclip-published")
+
+
+def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
+    """Label maps of the gallery's scenes: the truth, and those of each method.
+
+    Returns a row for each line of a map, with the labels of the line as one text.
+    """
+    rows = []
+    for number, (index, style) in enumerate(GALLERY):
+        scene = evaluation_scene(TEST, 1, index, style)
+        truth = torch.from_numpy(scene.labels)
+        maps = {"truth": (truth, float("nan"))}
+        for name in METHODS:
+            labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+            right = float(pixel_accuracy(count_classes(labels, truth, len(WORDS))))
+            maps[name] = (labels, right)
+        for name, (labels, right) in maps.items():
+            rows += [(number, name, right, *line) for line in label_rows(labels)]
+    return pd.DataFrame(rows, columns=["scene", "what", "pixel accuracy", "line", "labels"])
+
+
+def compare_prompts(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
+    """mIoU of SC-CLIP with the bare word, the article's sentence, and 80 sentences averaged."""
+    prompts = {
+        "{}": ("{}",),
+        "a photo of {}": SCCLIPConfig().templates,
+        "80 sentences": SCCLIPConfig.published().templates,
+    }
+    methods = {
+        name: SCCLIP(model, replace(SCCLIPConfig(), templates=templates))
+        for name, templates in prompts.items()
+    }
+    counted = score_methods(methods, "training", count, seed)
+    rows = [(name, *interval(counts, mean_iou, seed)) for name, counts in counted.items()]
+    table = pd.DataFrame(rows, columns=["prompt", "value", "low", "high"])
+    return table.assign(scenes=count, seed=seed)
+
+
+def add_absent_words(
+    model: FrozenCLIP, count: int, numbers: tuple[int, ...] = (0, 2, 8, 24, 48), seed: int = 2
+) -> pd.DataFrame:
+    """Pixel accuracy with the true words of a scene alone, and with words that are not there.
+
+    `numbers` says how many absent words are offered besides; `count` test scenes.
+    """
+    segmenter = SCCLIP(model)
+    found: dict[int, list[np.ndarray]] = {n: [] for n in numbers}
+    for index in tqdm(range(count), desc="absent words"):
+        scene = evaluation_scene(TEST, seed, index)
+        images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
+        others = [word for word in WORDS if word not in scene.words]
+        order = np.random.default_rng((TEST, seed, index)).permutation(len(others))
+        for number in numbers:
+            offered = [*scene.words, *(others[i] for i in order[:number])]
+            places = torch.tensor([WORDS.index(word) for word in offered])
+            labels = places[segmenter.segment(images, offered)[0]]
+            found[number].append(count_classes(labels, truth, len(WORDS)))
+    scored = {n: interval(np.stack(counts), pixel_accuracy, seed) for n, counts in found.items()}
+    rows = [(n, *values) for n, values in scored.items()]
+    columns = ["words that are not there", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
+
+
+def panorama(index: int) -> Scene:
+    """Six test scenes in two rows of three, 448 x 672 pixels, to try sliding windows on."""
+    tiles = [evaluation_scene(TEST, 3, 6 * index + i) for i in range(6)]
+    lines = (tiles[:3], tiles[3:])
+    image = np.concatenate([np.concatenate([t.image for t in line], 1) for line in lines])
+    labels = np.concatenate([np.concatenate([t.labels for t in line], 1) for line in lines])
+    objects = tuple(dict.fromkeys(word for tile in tiles for word in tile.objects))
+    return Scene(image, labels, objects, tiles[0].background)
+
+
+def compare_windows(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
+    """Pixel accuracy on large pictures: at once, and by windows of 224 at steps of 224 and 112.
+
+    `count` panoramas; `seed` is that of the bootstrap.
+    """
+    segmenter = SCCLIP(model)
+    names, text = segmenter.embed_classes(WORDS)
+    found: dict[str, list[np.ndarray]] = {}
+    for index in tqdm(range(count), desc="panoramas"):
+        scene = panorama(index)
+        images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
+        maps = {"whole picture at once": segmenter.segment(images, WORDS)[0]}
+        for stride in (224, 112):
+            (logits,) = sliding_logits(
+                lambda cut: segmenter.logits(cut, text), list(images), window=224, stride=stride
+            )
+            _, labels = best_class(logits, names, truth.shape)
+            maps[f"windows of 224, step {stride}"] = labels
+        for name, labels in maps.items():
+            found.setdefault(name, []).append(count_classes(labels, truth, len(WORDS)))
+    scored = {name: interval(np.stack(c), pixel_accuracy, seed) for name, c in found.items()}
+    rows = [(name, *values) for name, values in scored.items()]
+    table = pd.DataFrame(rows, columns=["inference", "value", "low", "high"])
+    return table.assign(pictures=count, seed=seed)
+
+
+@figure("06_gallery")
+def draw_label_maps(table: pd.DataFrame) -> Figure:
+    """The scenes, the truth, and the label maps of each method."""
+    rows = []
+    for (index, style), (_, part) in zip(GALLERY, table.groupby("scene"), strict=True):
+        image = evaluation_scene(TEST, 1, index, style).image
+        lines = {str(name): found for name, found in part.groupby("what", sort=False)}
+        maps = {name: read_labels(found["labels"]) for name, found in lines.items()}
+        shown = {METHOD_NAMES[name]: maps[name] for name in METHODS}
+        shares = {name: lines[name]["pixel accuracy"].iloc[0] for name in METHODS}
+        captions = {METHOD_NAMES[name]: f"{shares[name]:.0%} of pixels right" for name in METHODS}
+        rows.append(GalleryRow(f"{style} style", image, maps["truth"], shown, captions))
+    return draw_scene_gallery(rows, WORDS, N_OBJECTS)
+
+
+@figure("06_prompts")
+def draw_prompts(table: pd.DataFrame) -> Figure:
+    """mIoU with each kind of prompt."""
+    return draw_interval_bars(table, "prompt", f"mIoU on {table['scenes'].iloc[0]} test scenes (%)")
+
+
+@figure("06_absent")
+def draw_absent_words(table: pd.DataFrame) -> Figure:
+    """Pixel accuracy over the number of words that are not there."""
+    drawn, axis = plt.subplots(figsize=(8, 4.2))
+    draw_band(axis, table, "words that are not there")
+    axis.set(xlabel="words that are not there", ylabel="pixels right (%)")
+    sns.despine(drawn)
+    return drawn
+
+
+@figure("06_windows")
+def draw_windows(table: pd.DataFrame) -> Figure:
+    """Pixel accuracy on large pictures, at once and by windows."""
+    count = table["pictures"].iloc[0]
+    label = f"pixels right on {count} pictures of 448 x 672 (%)"
+    return draw_interval_bars(table, "inference", label)

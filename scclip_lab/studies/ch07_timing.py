@@ -1,0 +1,269 @@
+"""Chapter 7: operations counted, time and memory measured, growth with the number of patches.
+
+Times are stored by `make bench` and read by the chapter, since no two runs take the same time.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from scclip_core.anomaly import local_outlier_factor
+from scclip_core.baselines import make_method
+from scclip_core.clip import FrozenCLIP
+from scclip_core.loading import load_clip, untrained
+from scclip_core.pipeline import SCCLIP
+from scclip_core.similarity import patch_similarity
+from scclip_lab.evaluation.timing import compare, machine
+from scclip_lab.plots import save_table
+from scclip_lab.studies import FIGURES, METHOD_NAMES, figure
+from scclip_lab.studies.ch02_outliers import time_detectors
+from scclip_lab.studies.ch07_ideas import limits, time_ideas
+from scclip_lab.studies.ch09_baselines import time_methods
+from scclip_lab.studies.drawing import CLAIM_STYLE
+from scclip_lab.studies.tables import fit_exponents
+
+# Sides of square images in pixels: 7 x 7 to 64 x 64 patches of 16.
+SIDES = (112, 160, 224, 320, 448, 512, 768, 1024)
+METHODS = ("vanilla", "scclip")
+
+
+def count_operations(
+    names: tuple[str, ...] = ("ViT-B-16", "ViT-L-14"), side: int = 224
+) -> pd.DataFrame:
+    """Multiply-adds of one image, vanilla and SC-CLIP, by torch's counter on the meta device.
+
+    Products of matrices and convolutions are counted; sums, sorting and softmax are not. Returns
+    the columns model, side, vanilla and scclip (in 1e9 multiply-adds), and ratio.
+    """
+    rows = []
+    for name in names:
+        with torch.device("meta"):
+            model = FrozenCLIP(untrained(name, device="meta"), name)
+            images = torch.empty(1, 3, side, side)
+            counted = []
+            for method in METHODS:
+                with FlopCounterMode(display=False) as counter:
+                    make_method(method, model).features(images)
+                counted.append(counter.get_total_flops() / 2e9)
+        rows.append((name, side, *counted, counted[1] / counted[0]))
+    return pd.DataFrame(rows, columns=["model", "side", *METHODS, "ratio"])
+
+
+def operations_by_formula(n: int, width: int, depth: int, k: int = 30) -> pd.DataFrame:
+    """Multiply-adds of each part of SC-CLIP for one image, counted by hand.
+
+    A block takes 12 n C^2 for its matrices and 2 n^2 C for its attention. Class token, patch
+    embedding and projection are left out of SC-CLIP and of vanilla alike.
+
+    Args:
+        n: number of patches.
+        width: C.
+        depth: number of blocks.
+        k: neighbours of the local outlier factor.
+
+    Returns the columns part, millions, and share of vanilla (%).
+    """
+    block = 12 * n * width**2 + 2 * n**2 * width
+    # The last block has no MLP.
+    last = 4 * n * width**2 + 2 * n**2 * width
+    parts = {
+        "blocks before the last": (depth - 1) * block,
+        "LOF: distances": n**2 * width,
+        "LOF: gathers": 3 * n * k,
+        "similarities, layers 8 and 3": 2 * n**2 * width,
+        "aggregations, three": 3 * n**2 * width,
+        "last block's attention, main and auxiliary": 2 * (last + n**2 * width),
+        "sum of seven layers": 7 * n * width,
+    }
+    table = pd.DataFrame({"part": list(parts), "millions": [v / 1e6 for v in parts.values()]})
+    return table.assign(**{"share of vanilla (%)": 100 * table["millions"] * 1e6 / (depth * block)})
+
+
+@torch.no_grad()
+def time_growth(
+    model: FrozenCLIP, sides: tuple[int, ...] = SIDES, repeats: int = 7
+) -> pd.DataFrame:
+    """Milliseconds for one image of several sizes: vanilla, SC-CLIP, and two of its parts alone."""
+    vanilla, scclip = (make_method(name, model) for name in METHODS)
+    tables = []
+    for side in tqdm(sides, desc=f"growth, {model.name}"):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(1, 3, side, side, generator=generator)
+        n = (side // model.patch_size) ** 2
+        tokens = torch.randn(1, n, model.width, generator=generator)
+        runs: dict[str, Callable[[], object]] = {
+            "vanilla": partial(vanilla.features, images),
+            "scclip": partial(scclip.features, images),
+            "LOF alone": partial(local_outlier_factor, tokens, min(30, n - 1)),
+            "similarity alone": partial(patch_similarity, tokens),
+        }
+        # A large image takes long, and its time varies little.
+        rounds = repeats if n <= 1024 else min(repeats, 3)
+        tables.append(compare(runs, rounds, 1).assign(model=model.name, side=side, patches=n))
+    return pd.concat(tables, ignore_index=True).assign(**machine())
+
+
+@torch.no_grad()
+def profile_stages(model: FrozenCLIP, batch: int, repeats: int = 10) -> pd.DataFrame:
+    """The share of the time that each named tensor of SC-CLIP takes, by when it appears.
+
+    Medians over `repeats` runs, after one that is not counted. Stage 2 is the blocks; the rest is
+    what SC-CLIP adds or replaces.
+    """
+    segmenter = SCCLIP(model)
+    images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    table = pd.DataFrame(segmenter.trace(images))[["stage", "tensor"]].iloc[1:]
+    moments: dict[str, float] = {}
+
+    def note_time(name: str, tensor: Tensor) -> None:
+        moments[name] = time.perf_counter()
+
+    hooks = {name: partial(note_time, name) for name in table["tensor"]}
+    runs = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        segmenter.run_with_hooks(images, hooks)
+        spent = np.diff([began, *(moments[name] for name in table["tensor"])])
+        runs.append(spent / spent.sum())
+    shares = np.median(runs[1:], axis=0)
+    return table.assign(share=shares / shares.sum(), model=model.name, batch=batch, **machine())
+
+
+def peak_memory(name: str, sides: tuple[int, ...] = (224, 448, 1024)) -> pd.DataFrame:
+    """Peak memory of one forward pass above that of the loaded model, in MiB (Linux).
+
+    Each pass is measured in a process of its own.
+    """
+    rows = []
+    for side in tqdm(sides, desc=f"memory, {name}"):
+        for method in METHODS:
+            module = "scclip_lab.studies.ch07_timing"
+            command = [sys.executable, "-m", module, name, str(side), method]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append((name, side, (side // 16) ** 2, method, float(done.stdout)))
+    return pd.DataFrame(rows, columns=["model", "side", "patches", "what", "MiB"])
+
+
+def _print_peak(name: str, side: int, method: str) -> None:
+    model = load_clip(name, None if name == "mini" else "random")
+    segmenter = make_method(method, model)
+    segmenter.features(torch.zeros(1, 3, 64, 64))
+    # The peak starts again from here.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _peak()
+    segmenter.features(torch.zeros(1, 3, side, side))
+    print((_peak() - before) / 1024)
+
+
+def _peak() -> int:
+    """Peak resident memory of this process so far, in KiB; psutil knows the present one alone."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+@figure("07_ratio")
+def draw_ratio(table: pd.DataFrame) -> Figure:
+    """Time as a ratio to open_clip's own forward pass, with quartiles; the article's 1.2 dashed."""
+    part = table[table["what"] != "vanilla"].copy()
+    names = part["what"].map(METHOD_NAMES)
+    part["name"] = part["model"] + ", B = " + part["batch"].astype(str) + ", " + names
+    drawn, axis = plt.subplots(figsize=(10, 4.4))
+    error = np.stack([part["ratio"] - part["ratio_low"], part["ratio_high"] - part["ratio"]])
+    axis.barh(part["name"], part["ratio"], xerr=error.clip(0), capsize=4, color="#56B4E9")
+    axis.axvline(1, color="0.3", linewidth=1)
+    axis.axvline(1.2, **CLAIM_STYLE, label="article's claim: 1.2x")
+    axis.set(xlim=(0.8, 1.35), xlabel="time, as a ratio to vanilla CLIP in the same round")
+    axis.invert_yaxis()
+    axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
+    sns.despine(drawn)
+    return drawn
+
+
+@figure("07_ideas")
+def draw_ideas(table: pd.DataFrame) -> Figure:
+    """What every idea saves, in % of vanilla's time; bars of ideas in the core are filled."""
+    # Windows are timed on a larger picture, so that their saving is a share of another whole.
+    shown = table[table["idea"] != "windows in batches"]
+    count = shown["batch"].nunique()
+    drawn, axes = plt.subplots(1, count, figsize=(14, 4.4), sharey=True, squeeze=False)
+    for axis, (batch, part) in zip(axes[0], shown.groupby("batch"), strict=True):
+        colours = ["#0072B2" if kept == "yes" else "white" for kept in part["kept"]]
+        axis.barh(part["idea"], part["saved (% of vanilla)"], color=colours, edgecolor="#0072B2")
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set(title=f"B = {batch}", xlabel="saved (% of vanilla's time)")
+    axes[0, 0].invert_yaxis()
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("07_growth")
+def draw_growth(table: pd.DataFrame) -> Figure:
+    """Time over the number of patches, both axes logarithmic, with exponents in the legend."""
+    models = table["model"].unique()
+    drawn, axes = plt.subplots(1, len(models), figsize=(7 * len(models), 4.8), squeeze=False)
+    fitted = fit_exponents(table).set_index(["model", "what"])["exponent"]
+    for axis, model in zip(axes[0], models, strict=True):
+        for what, part in table[table["model"] == model].groupby("what", sort=False):
+            label = f"{METHOD_NAMES.get(str(what), what)}: N^{fitted[model, what]:.2f}"
+            look = {"marker": "o", "markersize": 5, "label": label}
+            axis.loglog(part["patches"], part["milliseconds"], **look)
+        axis.set(title=model, xlabel="patches N", ylabel="milliseconds")
+        axis.set_xticks([49, 196, 784, 4096], ["49", "196", "784", "4,096"])
+        axis.minorticks_off()
+        axis.legend(frameon=False, fontsize=11)
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn
+
+
+@figure("07_profile")
+def draw_profile(table: pd.DataFrame) -> Figure:
+    """The share of the time of every stage."""
+    shown = table.assign(what=table["model"] + ", B = " + table["batch"].astype(str))
+    shares = 100 * shown.pivot_table(
+        index="what", columns="stage", values="share", aggfunc="sum", sort=False
+    )
+    drawn, axis = plt.subplots(figsize=(10, 3.8))
+    left = np.zeros(len(shares))
+    for stage in shares:
+        axis.barh(shares.index, shares[stage], left=left, label=f"stage {stage}")
+        left = left + shares[stage].to_numpy()
+    axis.set(xlabel="share of the time (%)", xlim=(0, 100))
+    axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
+    sns.despine(drawn)
+    return drawn
+
+
+def measure(repeats: int = 7) -> None:
+    """Take all times of the chapters anew and store them in `figures/`, where `bench.csv` is."""
+    models = (load_clip("mini"), load_clip("ViT-B-16", "random"))
+    tables = {
+        "02_detector_times": [time_detectors(models[0])],
+        "09_times": [time_methods(model) for model in models],
+        "07_profile": [profile_stages(model, batch) for model in models for batch in (1, 8)],
+        "07_growth": [time_growth(model, repeats=repeats) for model in models],
+        "07_memory": [peak_memory(model.name) for model in models],
+        "07_ideas": [time_ideas(models[1], batch, repeats) for batch in (1, 8)],
+    }
+    for name, parts in tables.items():
+        save_table(pd.concat(parts), name, FIGURES)
+    save_table(limits(FIGURES), "07_limits", FIGURES)
+
+
+# The process that `peak_memory` starts.
+if __name__ == "__main__":
+    _print_peak(sys.argv[1], int(sys.argv[2]), sys.argv[3])
