@@ -182,7 +182,7 @@ def imagenet_templates() -> tuple[str, ...]:
 
 def check_templates(templates: tuple[str, ...]) -> None:
     """Raise ValueError unless `templates` is a non-empty tuple of sentences with one {} each."""
-    given = repr(templates) if len(repr(templates)) < 80 else repr(templates)[:80] + "..."
+    given = repr(templates) if len(repr(templates)) <= 80 else repr(templates)[:80] + "..."
     well = isinstance(templates, tuple) and all(
         isinstance(t, str) and "{}" in t and not set("{}") & set(t.replace("{}", "", 1))
         for t in templates

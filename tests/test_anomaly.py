@@ -164,6 +164,10 @@ def test_bad_points_are_refused(points, k, variant, told):
         local_outlier_factor(points, k, variant)
 
 
+def test_shapes_alone_are_computed_where_there_are_no_values():
+    assert local_outlier_factor(torch.zeros(2, 5, 3, device="meta"), 2).shape == (2, 5)
+
+
 @given(seed=SEEDS, contamination=st.floats(0.01, 0.5))
 @settings(deadline=None, max_examples=20)
 def test_what_is_flagged_is_what_scikit_learn_flags(seed, contamination):

@@ -22,6 +22,14 @@ def test_content_attention_ignores_pairs_less_alike_than_the_mean():
     assert (content[~below] > 0).all()
 
 
+def test_a_pair_as_alike_as_the_mean_is_attended_to():
+    similarity = torch.tensor([[[1.0, 0.5], [0.5, 0.0]]])  # the mean is 0.5
+    content = content_attention(similarity, 3.0)
+    assert torch.allclose(content[0, 0], torch.tensor([1.5, 0.0]).softmax(0))
+    # The second patch is unlike itself, and still keeps itself.
+    assert torch.allclose(content[0, 1], torch.tensor([0.0, -1.5]).softmax(0))
+
+
 def test_content_attention_is_its_formula():
     logits = 3 * (SIMILARITY - SIMILARITY.mean((1, 2), keepdim=True))
     logits[logits < 0] = -torch.inf

@@ -42,6 +42,18 @@ def test_a_cell_that_fails_is_reported_by_name_and_nothing_is_stored(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_widget_cell_is_left_to_the_reader_and_keeps_no_output(tmp_path):
+    old = [nbformat.v4.new_output("stream", text="old")]
+    widget = nbformat.v4.new_code_cell("1 / 0", metadata={"tags": ["widget"]}, outputs=old)
+    other = nbformat.v4.new_code_cell("print('new')")
+    path = tmp_path / "01_widget.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[widget, other]), path)
+    assert notebooks.run([path], write=True, jobs=1) == []
+    first, second = cells(path, "code")
+    assert first.outputs == [] and first.execution_count is None
+    assert second.outputs[0].text == "new\n"
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=STEMS)
 def test_a_chapter_is_stored_executed_without_errors_and_small(path):
     assert path.stat().st_size < 3e6

@@ -43,7 +43,7 @@ def test_a_picture_of_one_window_gives_what_a_plain_run_gives(compute, images):
 
 
 def test_the_windows_of_the_published_protocol_are_the_default(compute):
-    images = torch.randn(1, 3, 256, 336, generator=GENERATOR)
+    images = torch.randn(1, 3, 224, 448, generator=GENERATOR)
     (slid,), (asked,) = sliding_logits(compute, images), sliding_logits(compute, images, 224, 112)
     assert torch.equal(slid, asked)
 
@@ -70,6 +70,18 @@ def test_at_most_a_batch_of_windows_is_computed_at_once_and_every_batch_is_full(
     sizes.clear()
     sliding_logits(counted, torch.randn(1, 3, 64, 576, generator=GENERATOR), 64, 32)  # 17 windows
     assert sizes == [16, 1]
+
+
+def test_what_is_averaged_may_be_anything_that_a_function_gives():
+    image = torch.randn(3, 7, 9, generator=GENERATOR)
+    (slid,) = sliding_logits(lambda cut: cut.movedim(1, -1), [image], window=5, stride=3)
+    assert torch.allclose(slid, image, atol=1e-6)
+
+
+def test_windows_carry_no_gradient(images):
+    weight = torch.ones((), requires_grad=True)
+    (slid,) = sliding_logits(lambda cut: weight * cut.movedim(1, -1), images[:1], 64, 32)
+    assert not slid.requires_grad
 
 
 def test_no_images_give_no_logits(compute):
@@ -164,6 +176,9 @@ def test_excluded_classes_take_no_pixel():
     best, labels = best_class(logits, classes, (30, 20), excluded)
     assert torch.equal(labels, large.argmax(0))
     assert torch.equal(best, large.amax(0))
+    # The best of the others is taken even where no cosine is positive.
+    _, labels = best_class(logits - 10, classes, (30, 20), excluded)
+    assert torch.equal(labels, large.argmax(0))
 
 
 def test_no_classes_at_all_are_refused():

@@ -35,6 +35,11 @@ def test_beta_minus_one_keeps_all_and_beta_one_only_the_token_itself():
     )
 
 
+def test_a_similarity_equal_to_beta_is_kept():
+    similarity = torch.tensor([[[1.0, 0.5], [0.25, 1.0]]])
+    assert threshold_similarity(similarity, 0.5).tolist() == [[[1.0, 0.5], [0.0, 1.0]]]
+
+
 @given(beta=st.floats(-1, 1))
 @settings(deadline=None)
 def test_what_is_kept_is_unchanged_and_what_is_not_is_zero(beta):
@@ -49,6 +54,18 @@ def test_aggregation_with_the_identity_changes_nothing():
     assert torch.allclose(
         adaptive_aggregate(TOKENS, torch.eye(12).expand(2, 12, 12)), TOKENS, atol=1e-4
     )
+
+
+def test_a_row_of_weights_sums_to_a_millionth_less_than_one():
+    aggregated = adaptive_aggregate(TOKENS.double(), torch.eye(12).double().expand(2, 12, 12))
+    assert torch.allclose(aggregated, TOKENS.double() / (1 + 1e-6), rtol=1e-12, atol=0)
+
+
+def test_a_token_that_resembles_none_becomes_zero_and_not_nan():
+    similarity = torch.eye(12).expand(2, 12, 12).clone()
+    similarity[:, 5] = 0
+    aggregated = adaptive_aggregate(TOKENS, similarity)
+    assert not aggregated[:, 5].any()
 
 
 def test_aggregation_keeps_what_all_tokens_share():

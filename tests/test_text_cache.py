@@ -1,11 +1,14 @@
 """Text embeddings on disk: found again, never trusted when damaged, never needed."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from platformdirs import user_cache_path
 
-from scclip_core import FrozenCLIP
+from scclip_core import FrozenCLIP, text_cache
 from scclip_core import text as text_module
-from scclip_core.text import embed_names
+from scclip_core.text import PROMPTS_ON_DISK, embed_names
 from tests.conftest import tiny_clip
 
 TEMPLATES = ("a photo of {}", "a drawing of {}")
@@ -41,6 +44,27 @@ def test_a_second_run_reads_what_the_first_has_embedded(folder, monkeypatch):
 def test_few_prompts_are_not_written(folder):
     embed_names(fresh(), NAMES[:2], TEMPLATES)
     assert not folder.exists()
+
+
+def test_more_prompts_than_the_least_are_written_too(folder):
+    embed_names(fresh(), [*NAMES, "sea"], TEMPLATES)
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("prompts", "files"), [(999, 0), (1000, 1)])
+def test_a_thousand_prompts_are_worth_a_file(folder, monkeypatch, prompts, files):
+    monkeypatch.setattr(text_module, "PROMPTS_ON_DISK", PROMPTS_ON_DISK)
+    model = fresh()
+    monkeypatch.setattr(model, "encode_text", lambda given: torch.ones(len(given), 24))
+    embed_names(model, [f"thing {i}" for i in range(prompts)], ("{}",))
+    assert len(list(folder.glob("*"))) == files
+
+
+def test_the_users_own_cache_folder_is_the_default(monkeypatch):
+    monkeypatch.delenv("SCCLIP_CACHE")
+    assert text_cache.folder() == user_cache_path("scclip")
+    monkeypatch.setenv("SCCLIP_CACHE", "elsewhere")
+    assert text_cache.folder() == Path("elsewhere")
 
 
 def test_other_weights_and_other_prompts_have_files_of_their_own(folder):

@@ -31,6 +31,8 @@ PACKAGES = ("scclip_core", "scclip_lab")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 # The colours of a traceback in a terminal.
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# The tag of cells that are left to the reader's notebook.
+WIDGET = "widget"
 # This chapter reads what the others have stored, so it runs after them.
 LEDGER = "08_claims"
 
@@ -43,8 +45,10 @@ def chapters() -> list[Path]:
 def execute(path: Path, threads: int) -> NotebookNode:
     """A notebook with new outputs, without what changes from run to run.
 
-    Outputs of cells with the tag "widget" are dropped, since they live in a running notebook only.
-    Raises CellExecutionError where a cell fails.
+    Cells with the tag "widget" are not run and have no output, since widgets live in an open
+    notebook only; here, now and then, the reply to such a cell never came.
+
+    Raises CellExecutionError where another cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
     env = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
@@ -53,6 +57,7 @@ def execute(path: Path, threads: int) -> NotebookNode:
         timeout=1200,
         kernel_name="python3",
         record_timing=False,
+        skip_cells_with_tag=WIDGET,
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
     client.execute(env=os.environ | env)
@@ -61,7 +66,7 @@ def execute(path: Path, threads: int) -> NotebookNode:
         for shown in (output.get("data", {}) for output in cell.get("outputs", [])):
             if "text/plain" in shown:
                 shown["text/plain"] = ADDRESS.sub("", shown["text/plain"])
-        if "widget" in cell.metadata.get("tags", []):
+        if WIDGET in cell.metadata.get("tags", []):
             cell.outputs, cell.execution_count = [], None
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
