@@ -82,7 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("names", nargs="*", metavar="NAME", help="chapters such as 02_lof_outliers (all)")
     add("--check", action="store_true", help="execute in fast mode and write nothing")
     add("--jobs", type=int, default=2, help="chapters at a time (%(default)s)")
-    add("--site", type=Path, metavar="DIR", help="only turn the stored chapters into HTML")
     notebooks.set_defaults(run=run_notebooks)
 
     train = commands.add_parser(
@@ -203,7 +202,7 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def run_notebooks(args: argparse.Namespace) -> int:
     """`notebooks`: chapters that fail are listed, and nothing of them is stored."""
-    from scclip_lab.studies.notebooks import build_site, chapters, run, write_manifest
+    from scclip_lab.studies.notebooks import chapters, run, write_manifest
 
     known = {path.stem: path for path in chapters()}
     unknown = sorted(set(args.names) - set(known))
@@ -211,10 +210,6 @@ def run_notebooks(args: argparse.Namespace) -> int:
         raise ValueError(f"NAME must be of {', '.join(known)}, got {', '.join(unknown)}")
     if args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
-    if args.site:
-        require_writable("--site", args.site)
-        build_site(args.site)
-        return 0
     if args.check:
         os.environ["SCCLIP_FAST"] = "1"
     failed = run([known[name] for name in args.names or known], not args.check, args.jobs)

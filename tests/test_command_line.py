@@ -90,7 +90,6 @@ def notebooks(monkeypatch, tmp_path):
     monkeypatch.setattr(notebooks, "chapters", lambda: paths)
     monkeypatch.setattr(notebooks, "run", lambda *args: calls.append(args) or [])
     monkeypatch.setattr(notebooks, "write_manifest", lambda: calls.append("manifest"))
-    monkeypatch.setattr(notebooks, "build_site", lambda folder: calls.append(folder))
     monkeypatch.setenv("SCCLIP_FAST", "0")
     return paths, calls
 
@@ -106,12 +105,6 @@ def test_single_and_checked_chapters_leave_the_manifest_alone(notebooks):
     assert main(["notebooks", "02_second", "--jobs", "1"]) == 0
     assert main(["notebooks", "--check"]) == 0
     assert calls == [(paths[1:], True, 1), (paths, False, 2)]
-
-
-def test_a_site_runs_no_chapter(notebooks, tmp_path):
-    _, calls = notebooks
-    assert main(["notebooks", "--site", str(tmp_path / "site")]) == 0
-    assert calls == [tmp_path / "site"]
 
 
 def test_chapters_that_fail_are_listed(notebooks, monkeypatch, capsys):

@@ -1,7 +1,9 @@
 """`predict`: any picture in, a label map at the picture's own size out, to look at and to save."""
 
+import colorsys
 import io
 import json
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -207,8 +209,10 @@ def test_an_overlay_ranges_from_the_picture_to_the_colours(prediction):
     assert np.array_equal(np.asarray(prediction.overlay(0)), prediction.picture)
     colours = prediction.colours[prediction.labels]
     assert np.array_equal(np.asarray(prediction.overlay(1)), colours)
-    default = overlay(prediction.picture, prediction.labels, prediction.colours, 0.55)
+    default = np.asarray(prediction.overlay(0.55))
     assert np.array_equal(np.asarray(prediction.overlay()), default)
+    by_hand = overlay(prediction.picture, prediction.labels, prediction.colours)
+    assert np.array_equal(by_hand, default)
 
 
 @pytest.mark.parametrize("opacity", [-0.01, 1.01, float("nan")])
@@ -235,6 +239,22 @@ def test_the_first_colours_can_be_told_apart_by_colour_blind_readers():
     named = ["#" + bytes(colour.tolist()).hex().upper() for colour in palette(20)[:7]]
     assert tuple(named) == OKABE_ITO
     assert np.array_equal(palette(3), palette(20)[:3])
+
+
+def test_later_colours_are_even_hues_light_and_dark_in_turn():
+    light, dark = 0.7, 0.4
+    hues = [(i / 20, dark if i % 2 else light) for i in range(20)]
+    expected = [colorsys.hls_to_rgb(hue, lightness, 0.65) for hue, lightness in hues]
+    assert np.array_equal(palette(27)[7:], np.round(255 * np.array(expected)))
+
+
+def test_a_prediction_cannot_be_changed_and_equals_itself_alone(prediction):
+    with pytest.raises(FrozenInstanceError):
+        prediction.labels = prediction.labels + 1
+    again = made([[0, 1]])
+    assert again == again
+    assert again != made([[0, 1]])
+    assert len({prediction, again}) == 2
 
 
 # How to save it.

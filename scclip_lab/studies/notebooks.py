@@ -1,11 +1,10 @@
-"""Run the chapters' notebooks and store their outputs; build pages for readers without Jupyter.
+"""Run the chapters' notebooks and store their outputs.
 
 `manifest.json` beside the notebooks says of which sources the stored outputs are.
 """
 
 import ast
 import hashlib
-import html
 import json
 import os
 import re
@@ -229,43 +228,3 @@ def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
             continue
         yield child
         yield from _run_nodes(child)
-
-
-def build_site(folder: Path) -> None:
-    """Write `index.html` and a page for each chapter; readers need no network."""
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(template_name="lab")
-    exporter.mathjax_url = exporter.require_js_url = ""
-    exporter.jquery_url = exporter.mermaid_js_url = ""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for path in tqdm(chapters(), desc="pages"):
-        notebook = nbformat.read(path, as_version=4)
-        notebook.cells = [_for_page(cell) for cell in notebook.cells]
-        page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-        with atomic_write(folder / f"{path.stem}.html") as partial:
-            partial.write_text(page, encoding="utf-8")
-        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-        rows.append(f'<li><a href="{path.stem}.html">{html.escape(title)}</a></li>')
-    style = "body{font:18px/1.6 sans-serif;max-width:42em;margin:3em auto;padding:0 1em}"
-    body = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        "<title>SC-CLIP, chapter by chapter</title>"
-        f"<style>{style}</style>"
-        "<h1>SC-CLIP, chapter by chapter</h1>"
-        f"<ul style='list-style:none;padding:0'>{''.join(rows)}</ul></html>\n"
-    )
-    with atomic_write(folder / "index.html") as partial:
-        partial.write_text(body, encoding="utf-8")
-
-
-def _for_page(cell: NotebookNode) -> NotebookNode:
-    """A cell as a page shows it: links between chapters lead to pages, answers are folded."""
-    if "answer" in cell.metadata.get("tags", []):
-        code = f"```python\n{cell.source}\n```"
-        folded = f"<details><summary>Answers</summary>\n\n{code}\n\n</details>"
-        return nbformat.v4.new_markdown_cell(folded)
-    if cell.cell_type == "markdown":
-        cell.source = cell.source.replace(".ipynb)", ".html)")
-    return cell

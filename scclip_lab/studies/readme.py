@@ -12,6 +12,7 @@ import pandas as pd
 
 from scclip_core.files import DATA, atomic_write
 from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.studies.tables import in_percent, row_where
 
 ROOT = DATA.parent
 FILES = ("README.md", "README.zh.md", "data/mini/README.md")
@@ -48,17 +49,6 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def percent(table: pd.DataFrame, interval: bool = True, **where: object) -> str:
-    """The value of the one row that matches, in per cent: "27.0 [24.9, 28.2]" with its interval."""
-    for column, value in where.items():
-        table = table[table[column] == value]
-    if len(table) != 1:
-        raise ValueError(f"exactly one row must match {where}, got {len(table)}")
-    row = table.iloc[0]
-    value = f"{100 * row['value']:.1f}"
-    return f"{value} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" if interval else value
-
-
 def mini(words: Words) -> str:
     """Every method on the bundled model: objects and background apart, both groups of styles."""
     table = read("evaluate_mini")
@@ -66,14 +56,14 @@ def mini(words: Words) -> str:
     unseen = words("style never seen")
     header = [words("method"), *(f"{words(m)} (%)" for m in MEASURES)]
     header += [f"{words(m)}, {unseen}" for m in MEASURES]
-    rows = [
-        [
-            METHOD_NAMES[name],
-            *(percent(table, method=name, measure=m, styles="training") for m in MEASURES),
-            *(percent(table, method=name, measure=m, styles="held-out") for m in MEASURES),
+    rows = []
+    for name, title in METHOD_NAMES.items():
+        cells = [
+            in_percent(row_where(table, method=name, measure=measure, styles=style))
+            for style in ("training", "held-out")
+            for measure in MEASURES
         ]
-        for name in METHOD_NAMES
-    ]
+        rows.append([title, *cells])
     return markdown(header, rows)
 
 
@@ -81,18 +71,12 @@ def by_objects(words: Words) -> str:
     """Objects right by the number of objects in the scene, training styles."""
     table = read("evaluate_mini")
     table = table[(table["styles"] == "training") & (table["measure"] == "objects right")]
+    table = table.assign(objects=table["objects"].astype(str))
     counts = ("1", "2", "3", "4")
-    names = ("values", "scclip", "scclip-published")
-    rows = [
-        [
-            METHOD_NAMES[name],
-            *(
-                percent(table.assign(objects=table["objects"].astype(str)), method=name, objects=n)
-                for n in counts
-            ),
-        ]
-        for name in names
-    ]
+    rows = []
+    for name in ("values", "scclip", "scclip-published"):
+        cells = [in_percent(row_where(table, method=name, objects=n)) for n in counts]
+        rows.append([METHOD_NAMES[name], *cells])
     title = f"{words('objects right')} (%), {words('objects in the scene')}:"
     return markdown([title, *counts], rows)
 
@@ -108,7 +92,7 @@ def fine_tuned(words: Words) -> str:
     for amount in (10, 100, 1000):
         part = table[table["labelled scenes"] == amount]
         cells = [
-            percent(part, styles=style, trained=p)
+            in_percent(row_where(part, styles=style, trained=p))
             for style in ("training", "held-out")
             for p in parts
         ]
