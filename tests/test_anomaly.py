@@ -49,11 +49,19 @@ def test_squared_distances_are_sums_of_squared_differences(kind, dtype):
     assert (found >= 0).all()
 
 
-def test_in_float64_duplicates_are_exactly_0_apart():
+def test_in_float64_duplicates_are_exactly_0_apart_and_near_ones_lose_no_digits():
     points = torch.from_numpy(cloud("duplicated", 0, 200, 64))[None]
-    found = squared_distances(points)
-    assert not found[0].diagonal(100).any()
-    assert not found[0].diagonal(-100).any()
+    assert not squared_distances(points)[0].diagonal(100).any()
+    points[0, 100:] += 1e-7
+    near = squared_distances(points)[0].diagonal(100)
+    assert torch.allclose(near, torch.full_like(near, 64e-14), rtol=1e-6, atol=0)
+
+
+def test_rounding_makes_no_distance_negative():
+    near = cloud("random", 0, 10, 16).repeat(20, 0) + 1e-5 * cloud("random", 1, 200, 16)
+    points = torch.from_numpy(near).float()[None]
+    assert (squared_distances(points) >= 0).all()
+    assert torch.isfinite(local_outlier_factor(points, 10)).all()
 
 
 @settings(deadline=None, max_examples=40)

@@ -128,9 +128,10 @@ def test_a_method_without_dense_tokens_cannot_be_made(model):
         Unfinished(model)
 
 
-def test_text_of_the_tiny_model_is_read_by_its_own_tokenizer(model):
-    assert model.encode_text(["a photo of a dog"]).shape == (1, 24)
-    assert model.tokenizer.context_length == TEXT["context_length"]
+def test_a_sentence_is_cut_where_the_models_own_context_ends(model):
+    words = ["word"] * TEXT["context_length"]
+    long, longer = model.encode_text([" ".join(words), " ".join(words * 3)])
+    assert torch.equal(long, longer)
 
 
 # What is refused.
@@ -158,7 +159,7 @@ def test_images_of_another_precision_are_refused_and_not_converted(segmenter, im
         segmenter.features(images.double())
 
 
-@pytest.mark.parametrize("shape", [(2, 7), (24,), (1, 2, 24)])
+@pytest.mark.parametrize("shape", [(2, 7), (2, 25), (24,), (1, 2, 24), (2, 24, 1)])
 def test_text_of_another_shape_is_refused(segmenter, images, shape):
     told = rf"text must be \[names, 24\], got shape \({', '.join(map(str, shape))}"
     with pytest.raises(ValueError, match=told):
