@@ -64,7 +64,8 @@ def test_at_most_the_share_asked_for_is_flagged_and_equal_scores_never(anomalies
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(-5.0, 0), (0.4, 0), (127.6, 128), (255.0, 255), (1e6, 255)]
+    ("value", "expected"),
+    [(-5.0, 0), (0.4, 0), (127.6, 128), (254.4, 254), (255.0, 255), (1e6, 255)],
 )
 def test_grey_in_floating_point_is_read_as_0_to_255(value, expected):
     image = Image.fromarray(np.full((4, 4), value, np.float32))

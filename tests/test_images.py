@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scclip_core import images
 from scclip_core.images import open_picture, to_tensor
 
 STATISTICS = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -26,7 +27,7 @@ def test_transparency_lies_over_white():
 
 
 def test_16_bit_values_are_spread_to_8_bit_by_their_full_range(tmp_path):
-    for value, expected in ((0, 0), (200, 1), (65535, 255)):
+    for value, expected in ((0, 0), (200, 1), (65406, 254), (65407, 255), (65535, 255)):
         Image.fromarray(np.full((4, 4), value, np.uint16)).save(tmp_path / "deep.png")
         assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (expected,) * 3
 
@@ -97,6 +98,13 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path):
         open_picture(Image.new("RGB", (2000, 10)))
     with pytest.raises(ValueError, match=r"at most 400,000,000 can be read"):
         open_picture(Image.new("1", (30_000, 20_000)))
+
+
+def test_a_picture_of_just_the_largest_size_is_read(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    assert open_picture(Image.new("RGB", (10, 10))).size == (10, 10)
+    with pytest.raises(ValueError, match="picture has 10 x 11 pixels; at most 100 can be read"):
+        open_picture(Image.new("RGB", (10, 11)))
 
 
 def test_missing_files_and_other_things_are_refused(tmp_path):
@@ -180,6 +188,7 @@ def test_opening_an_array_does_not_change_it(values):
         (np.zeros((8, 8, 1), np.uint8), r"got shape \(8, 8, 1\)"),
         (np.zeros(8, np.uint8), r"got shape \(8,\)"),
         (np.zeros((1, 8, 8, 3), np.uint8), r"got shape \(1, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3, 1), np.uint8), r"got shape \(8, 8, 3, 1\)"),
         (np.zeros((0, 8, 3), np.uint8), r"got shape \(0, 8, 3\)"),
         (np.zeros((0, 8)), r"got shape \(0, 8\)"),
         (torch.zeros(8, 8, 3), r"\[H, W\] or \[3, H, W\], got shape \(8, 8, 3\)"),

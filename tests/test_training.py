@@ -482,6 +482,19 @@ def test_a_run_that_was_cut_goes_on_to_the_same_model(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".partial-*"))
 
 
+def test_the_moving_average_is_kept_and_the_rate_follows_its_schedule(tmp_path):
+    kept, _ = train(SHORT, 5, tmp_path / "run.pt")
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert saved["average"]["n_averaged"] == saved["step"] == 6
+    for name, value in kept.state_dict().items():
+        assert torch.equal(value, saved["average"][f"module.{name}"]), name
+    name = "clip.logit_scale"
+    assert not torch.equal(saved["average"][f"module.{name}"], saved["model"][name])
+    for i in range(2):
+        (group,) = saved[f"optimizer {i}"]["param_groups"]
+        assert group["lr"] == training.RATE * learning_rate(6, 6) == 0
+
+
 def test_the_export_loads_with_open_clip_embeds_alike_and_is_small(tmp_path):
     torch.manual_seed(0)
     mini = MiniCLIP()
