@@ -223,8 +223,11 @@ def test_other_modules_are_refused():
     told = r"model must be an open_clip CLIP, got Linear; load one with load_clip\("
     with pytest.raises(TypeError, match=told):
         FrozenCLIP(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="custom does not"):
-        FrozenCLIP(tiny_clip(pool_type="avg"))
+    for pooling in ({"pool_type": "avg"}, {"attentional_pool": True}):
+        with pytest.raises(
+            ValueError, match="class token through plain attention, custom does not"
+        ):
+            FrozenCLIP(tiny_clip(**pooling))
     vision = CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, head_width=8, image_size=32)
     resnet = CLIP(24, vision, CLIPTextCfg(**TEXT))
     with pytest.raises(ValueError, match="ViT image tower, small has a ModifiedResNet"):

@@ -141,6 +141,9 @@ def test_a_sentence_is_cut_where_the_models_own_context_ends(model):
     ("shape", "told"),
     [
         ((3, 128, 128), "images must be .batch, 3, height, width., got shape .3, 128, 128."),
+        ((3, 3, 128), "images must be .batch, 3, height, width."),
+        ((1, 3, 128, 128, 1), "images must be .batch, 3, height, width."),
+        ((1, 4, 128, 128), "images must be .batch, 3, height, width."),
         ((1, 1, 128, 128), "images must be .batch, 3, height, width."),
         ((0, 3, 128, 128), "images must be .batch, 3, height, width."),
         ((1, 3, 128, 120), "multiples of the patch, 16, got 128 x 120"),
