@@ -156,11 +156,13 @@ class FrozenCLIP(nn.Module):
         maps = F.interpolate(maps, size=grid, mode="bicubic", align_corners=False)[0]
         return torch.cat([table[:1], maps.flatten(1).T.to(table.dtype)])
 
-    def qkv(self, block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    @staticmethod
+    def qkv(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
         """Layer norm 1 and the projections of a block, [B, L, C] -> [3, B, heads, L, d]."""
-        weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
-        projected = F.linear(block.ln_1(tokens), weight, bias)  # [B, L, 3 C]
-        return torch.unflatten(projected, 2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attn = block.attn
+        projected = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
+        split = torch.unflatten(projected, 2, (3, attn.num_heads, -1))  # [B, L, 3, heads, d]
+        return split.permute(2, 0, 3, 1, 4)
 
     def project(self, tokens: Tensor) -> Tensor:
         """Stage 8: layer norm and projection into the shared space, [B, L, C] -> [B, L, D]."""

@@ -1,5 +1,6 @@
 """Pictures of every kind as upright RGB, and as the tensor that a CLIP takes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,5 +117,10 @@ def to_tensor(
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+    return normalise(values, mean, std)
+
+
+def normalise(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(values / 255 - mean) / std of every channel, uint8 [..., 3, H, W] -> float32."""
     means, deviations = (torch.tensor(one).view(3, 1, 1) for one in (mean, std))
     return (values.float() / 255 - means) / deviations

@@ -179,6 +179,7 @@ def run_figures(args: argparse.Namespace) -> int:
 
 
 def run_tables(args: argparse.Namespace) -> int:
+    """`tables`: files whose tables were up to date are left alone."""
     from scclip_lab.studies.readme import write_tables
 
     for path in write_tables():

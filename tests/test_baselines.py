@@ -214,13 +214,13 @@ def test_naclip_with_a_vanishing_window_adds_one_to_the_patch_itself(model, few)
 
 @torch.no_grad()
 def test_sclip_with_equal_queries_and_keys_doubles_one_attention(model, few, monkeypatch):
-    original = type(model).qkv
+    original = model.qkv
 
-    def equal(self, block, tokens):
-        qkv = original(self, block, tokens)
+    def equal(block, tokens):
+        qkv = original(block, tokens)
         return torch.stack([qkv[1], qkv[1], qkv[2]])
 
-    monkeypatch.setattr(type(model), "qkv", equal)
+    monkeypatch.setattr(type(model), "qkv", staticmethod(equal))
     twice = slow_last_block(model, few, lambda q, k: 2 * kk(q, k), True)
     assert torch.allclose(SCLIP(model).dense_tokens(few, GRID), twice, atol=1e-4)
 

@@ -35,6 +35,11 @@ def command(out: Path, *extra: str, launcher: tuple[str, ...] = ()) -> list[str]
     return [sys.executable, *launcher, *EVALUATE, "--count", str(COUNT), "--out", str(out), *extra]
 
 
+def evaluate_ade20k(root: Path, out: Path) -> list[str]:
+    options = {"--dataset": "ade20k", "--root": root, "--out": out, "--workers": 0}
+    return ["evaluate", *(str(part) for option in options.items() for part in option)]
+
+
 def run(arguments: list[str]) -> None:
     # As torchrun sets it for its processes.
     env = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -146,17 +151,7 @@ def test_a_broken_image_is_named_counted_and_mended(few, model, monkeypatch, cap
     base = root / "ADEChallengeData2016"
     kept = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     harm(base)
-    line = [
-        "evaluate",
-        "--dataset",
-        "ade20k",
-        "--root",
-        str(root),
-        "--out",
-        str(out),
-        "--workers",
-        "0",
-    ]
+    line = evaluate_ade20k(root, out)
     assert cli.main(line) == 1
     said = capsys.readouterr().err
     assert "left out: ADE_val_00000002: " in said and message in said
@@ -174,17 +169,7 @@ def test_a_data_set_of_broken_images_gives_one_clear_line(few, model, monkeypatc
     monkeypatch.setattr(cli, "load_model", lambda args: model)
     for path in root.rglob("*.jpg"):
         path.write_bytes(b"no picture")
-    line = [
-        "evaluate",
-        "--dataset",
-        "ade20k",
-        "--root",
-        str(root),
-        "--out",
-        str(out),
-        "--workers",
-        "0",
-    ]
+    line = evaluate_ade20k(root, out)
     assert cli.main(line) == 2
     assert "error: root must hold images that can be read; of ade20k" in capsys.readouterr().err
 
@@ -192,17 +177,7 @@ def test_a_data_set_of_broken_images_gives_one_clear_line(few, model, monkeypatc
 def test_two_methods_are_compared_image_by_image(few, model, monkeypatch, capsys):
     root, out = few
     monkeypatch.setattr(cli, "load_model", lambda args: model)
-    line = [
-        "evaluate",
-        "--dataset",
-        "ade20k",
-        "--root",
-        str(root),
-        "--out",
-        str(out),
-        "--workers",
-        "0",
-    ]
+    line = evaluate_ade20k(root, out)
     assert cli.main([*line, "--method", "vanilla", "--compare", "scclip", "values"]) == 0
     assert "scclip minus values, same images" in capsys.readouterr().out
     scores = pd.read_csv(out / "scores.csv").set_index(["measure", "method"])["value"]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from scclip_core import FrozenCLIP
+from scclip_core.images import normalise
 from scclip_lab.datasets.atlas import TRAINING_STYLES, load_atlas
 from scclip_lab.datasets.scenes import BACKGROUNDS, WORDS
 from scclip_lab.training import train as training
@@ -22,10 +23,11 @@ from scclip_lab.training.model import (
     ACROSS_IMAGES,
     CLASS_LENGTH,
     DEPTH,
+    MEAN,
     PENALISED,
     SHORT_FROM,
+    STD,
     MiniCLIP,
-    normalise,
     sine_positions,
     whitened_patches,
 )
@@ -71,7 +73,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images(batches):
-    return normalise(batches[3].images)  # [2, 3, 112, 112], 7 x 7 patches
+    return normalise(batches[3].images, MEAN, STD)  # [2, 3, 112, 112], 7 x 7 patches
 
 
 # ---- what is seen
@@ -217,7 +219,7 @@ def patch_gradient(model, images, plan, of):
 
 
 def test_without_changes_the_image_is_embedded_as_open_clip_does(model):
-    scene = normalise(torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8))
+    scene = normalise(torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8), MEAN, STD)
     ours = model.encode_image(scene, PLAIN).image
     assert torch.allclose(ours, F.normalize(model.clip.encode_image(scene), dim=-1), atol=1e-4)
 
@@ -413,7 +415,7 @@ def test_positions_are_unlike_each_other():
 
 
 def test_the_first_patch_embedding_gives_outputs_of_equal_spread(batches):
-    sample = normalise(torch.cat([batches[s].images for s in range(3)]))
+    sample = normalise(torch.cat([batches[s].images for s in range(3)]), MEAN, STD)
     out = F.conv2d(sample, whitened_patches(sample), stride=16).movedim(1, -1).flatten(0, 2)
     strongest = out[:, -20:].std(0)
     assert ((strongest > 0.3) & (strongest < 0.7)).all()

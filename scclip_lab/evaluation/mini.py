@@ -18,6 +18,7 @@ from scclip_core.baselines import METHODS, make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import ARTICLE_TEMPLATE
 from scclip_core.files import DATA, atomic_write
+from scclip_core.images import normalise
 from scclip_core.text import embed_names
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -59,9 +60,8 @@ class Segmenter(Protocol):
 def stack_images(model: FrozenCLIP, scenes: list[Scene]) -> Tensor:
     """The images of scenes as a model takes them, [B, 3, H, W]."""
     images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
-    values = images.permute(0, 3, 1, 2).float() / 255  # [B, H, W, 3] -> [B, 3, H, W]
-    mean, std = (torch.tensor(channel).view(3, 1, 1) for channel in (model.mean, model.std))
-    return ((values - mean) / std).to(model.device, model.dtype)
+    values = images.permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+    return normalise(values, model.mean, model.std).to(model.device, model.dtype)
 
 
 @torch.no_grad()

@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from scclip_core.files import DATA
 from scclip_lab.plots import save_png, save_table, set_theme
 
+# The repository.
+ROOT = DATA.parent
 # The stored figures, and the numbers that they show.
-FIGURES = DATA.parent / "figures"
+FIGURES = ROOT / "figures"
 # The modules of the chapters, in order.
 CHAPTERS = (
     "ch01_shapes",

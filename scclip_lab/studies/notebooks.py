@@ -21,8 +21,8 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from scclip_core.files import DATA, atomic_write
+from scclip_lab.studies import ROOT
 
-ROOT = DATA.parent
 NOTEBOOKS = ROOT / "notebooks"
 MANIFEST = NOTEBOOKS / "manifest.json"
 PACKAGES = ("scclip_core", "scclip_lab")

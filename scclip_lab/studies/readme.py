@@ -8,13 +8,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
-from scclip_core.files import DATA, atomic_write
-from scclip_lab.studies import METHOD_NAMES
+from scclip_core.files import atomic_write
+from scclip_lab.studies import METHOD_NAMES, ROOT, load_table
 from scclip_lab.studies.tables import in_percent, row_where
 
-ROOT = DATA.parent
 FILES = ("README.md", "README.zh.md", "data/mini/README.md")
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 MEASURES = ("mIoU", "objects right", "background right")
@@ -33,14 +30,8 @@ CHINESE = {
     "time against open_clip's own image forward pass": "相对 open_clip 原图像前向的时间",
     "batch": "批大小",
     "ratio (quartiles)": "比值（四分位）",
-    "time, ViT-B/16": "时间，ViT-B/16",
 }
 Words = Callable[[str], str]
-
-
-def read(name: str) -> pd.DataFrame:
-    """The stored numbers `figures/NAME.csv`."""
-    return pd.read_csv(ROOT / "figures" / f"{name}.csv")
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -51,7 +42,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def mini(words: Words) -> str:
     """Every method on the bundled model: objects and background apart, both groups of styles."""
-    table = read("evaluate_mini")
+    table = load_table("evaluate_mini")
     table = table[table["objects"].astype(str) == "all"]
     unseen = words("style never seen")
     header = [words("method"), *(f"{words(m)} (%)" for m in MEASURES)]
@@ -69,7 +60,7 @@ def mini(words: Words) -> str:
 
 def by_objects(words: Words) -> str:
     """Objects right by the number of objects in the scene, training styles."""
-    table = read("evaluate_mini")
+    table = load_table("evaluate_mini")
     table = table[(table["styles"] == "training") & (table["measure"] == "objects right")]
     table = table.assign(objects=table["objects"].astype(str))
     counts = ("1", "2", "3", "4")
@@ -83,7 +74,7 @@ def by_objects(words: Words) -> str:
 
 def fine_tuned(words: Words) -> str:
     """What labels buy: a linear head and the whole tower by the number of labelled scenes."""
-    table = read("09_finetuned")
+    table = load_table("09_finetuned")
     table = table[table["measure"] == "mIoU"]
     parts, unseen = ("linear head", "whole image tower"), words("style never seen")
     header = [words("fine-tuned on"), *(f"{words(p)}, mIoU (%)" for p in parts)]
@@ -102,7 +93,7 @@ def fine_tuned(words: Words) -> str:
 
 def times(words: Words) -> str:
     """SC-CLIP's time against open_clip's own forward pass, by model and batch."""
-    table = read("bench")
+    table = load_table("bench")
     header = [
         words("time against open_clip's own image forward pass"),
         words("batch"),
@@ -127,8 +118,10 @@ TABLES: dict[str, Callable[[Words], str]] = {
 }
 
 
-def filled(text: str, words: Words) -> str:
-    """A text with all of its marked tables made again."""
+def filled(name: str) -> str:
+    """The text of one of `FILES` with all of its marked tables made again, in its language."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    words: Words = (lambda word: CHINESE.get(word, word)) if ".zh." in name else str
 
     def table(found: re.Match[str]) -> str:
         return found[1] + TABLES[found[2]](words) + found[4]
@@ -140,11 +133,8 @@ def write_tables() -> list[Path]:
     """Write the tables into every file that has one; returns the files that changed."""
     changed = []
     for name in FILES:
-        path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        words: Words = (lambda w: CHINESE.get(w, w)) if ".zh." in name else str
-        new = filled(text, words)
-        if new != text:
+        path, new = ROOT / name, filled(name)
+        if new != path.read_text(encoding="utf-8"):
             with atomic_write(path) as partial:
                 partial.write_text(new, encoding="utf-8")
             changed.append(path)

@@ -9,15 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scclip_core.clip import FrozenCLIP
+
 # Patches of each image that `similarity_across_images` compares.
 SAMPLED = 4
-
-
-def projections(block: Any, x: Tensor) -> Tensor:
-    """Layer norm 1 and the projections of a block, [B, L, C] -> [3, B, heads, L, d]."""
-    attn = block.attn
-    qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-    return qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def heads_joined(x: Tensor) -> Tensor:
@@ -38,7 +33,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
 
 def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """A whole block of open_clip, [B, L, C] -> [B, L, C]."""
-    q, k, v = projections(block, x)
+    q, k, v = FrozenCLIP.qkv(block, x)
     x = x + block.attn.out_proj(attention(q, k, v, mask))
     return x + block.mlp(block.ln_2(x))
 

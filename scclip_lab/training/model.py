@@ -15,6 +15,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scclip_core.clip import FrozenCLIP
 from scclip_core.files import atomic_write
 from scclip_lab.datasets.scenes import WORDS
 from scclip_lab.training.curriculum import IMAGENET_TEMPLATES
@@ -24,7 +25,6 @@ from scclip_lab.training.layers import (
     cut,
     heads_joined,
     join,
-    projections,
     run_block,
     similarity_across_images,
 )
@@ -32,6 +32,8 @@ from scclip_lab.training.losses import contrastive_loss, pool_windows, window_lo
 from scclip_lab.training.plan import DEPTH, GRID, PATCH, StepPlan
 
 WIDTH, HEADS = 192, 3
+# Of the channels of images in 0..1.
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
@@ -138,10 +140,10 @@ class MiniCLIP(nn.Module):
         if plan.summed is not None:
             total = torch.stack(layers[slice(*plan.summed)]).sum(0)[:, 1:]
             total = join(total, batch, side, plan.crop)  # [B, N, C]
-            summed = last.attn.out_proj(heads_joined(projections(last, total)[2]))
+            summed = last.attn.out_proj(heads_joined(FrozenCLIP.qkv(last, total)[2]))
         cls = x.view(batch, -1, *x.shape[1:])[:, 0, :1]  # that of the first crop
         x = torch.cat([cls, join(x[:, 1:], batch, side, plan.crop)], 1)  # [B, 1 + N, C]
-        q, k, v = projections(last, x)
+        q, k, v = FrozenCLIP.qkv(last, x)
         if plan.by_attention:
             read = attention(q[:, :, 1:], k[:, :, 1:], v[:, :, 1:])
         else:
@@ -186,10 +188,9 @@ class MiniCLIP(nn.Module):
         table = torch.zeros(MODEL["text_cfg"]["vocab_size"], MODEL["text_cfg"]["width"]).half()
         table[self.vocabulary] = state["token_embedding.weight"]
         state["token_embedding.weight"] = table
-        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
         config = {
             "model_cfg": MODEL,
-            "preprocess_cfg": {"mean": list(mean), "std": list(std)},
+            "preprocess_cfg": {"mean": list(MEAN), "std": list(STD)},
             "words": list(WORDS),
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,10 +218,3 @@ def whitened_patches(images: Tensor) -> Tensor:
     values, vectors = values[-WIDTH:], vectors[:, -WIDTH:]
     scaled = 0.5 * vectors / (values + 1e-2).sqrt()
     return scaled.T.reshape(WIDTH, 3, PATCH, PATCH).contiguous()
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float32, with OpenAI's mean and standard deviation."""
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    centred = images.float() / 255 - torch.tensor(mean).view(3, 1, 1)
-    return centred / torch.tensor(std).view(3, 1, 1)

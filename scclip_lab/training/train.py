@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from scclip_core.files import atomic_write
+from scclip_core.images import normalise
 from scclip_lab.datasets.scenes import TRAIN
 from scclip_lab.training.curriculum import Batch, Batches, Phase
-from scclip_lab.training.model import MiniCLIP, normalise, whitened_patches
+from scclip_lab.training.model import MEAN, STD, MiniCLIP, whitened_patches
 from scclip_lab.training.plan import PATCH, draw_plan
 
 RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 200
@@ -62,7 +63,7 @@ def train(
     step, curve = 0, []
     if not checkpoint.exists():
         sample = torch.cat([batches[s].images for s in range(min(4, curriculum[0].steps))])
-        model.clip.visual.conv1.weight.data = whitened_patches(normalise(sample))
+        model.clip.visual.conv1.weight.data = whitened_patches(normalise(sample, MEAN, STD))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
     parts: dict[str, Any] = {"model": model, "average": average}
     parts |= {f"optimizer {i}": o for i, o in enumerate(optimizers)}
@@ -104,7 +105,7 @@ def loss_of(model: MiniCLIP, batch: Batch, rng: np.random.Generator) -> torch.Te
     """The loss of a batch, with changes drawn from `rng`, computed in `COMPUTE`."""
     plan = draw_plan(rng, batch.images.shape[-1] // PATCH)
     weights = {name: weight.to(COMPUTE) for name, weight in model.named_parameters()}
-    images = normalise(batch.images).to(COMPUTE)
+    images = normalise(batch.images, MEAN, STD).to(COMPUTE)
     inputs = (images, model.tokenize(batch.texts), batch.matches, plan)
     return functional_call(model, weights, inputs)
 
