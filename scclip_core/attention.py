@@ -28,6 +28,12 @@ def content_attention(similarity: Tensor, gain: float) -> Tensor:
     return logits.masked_fill_((logits < 0) & ~itself, -torch.inf).softmax(-1)
 
 
+def scaled_products(query: Tensor, key: Tensor) -> Tensor:
+    """Attention logits Q K^T / sqrt(d), [B, heads, L, d] twice -> [B, heads, L, L]."""
+    products: Tensor = query @ key.mT / query.shape[-1] ** 0.5
+    return products
+
+
 def self_attention_weights(qkv: Tensor, kind: str) -> Tensor:
     """Self-attention weights of every head, softmax(Q K^T / sqrt(d)) (stage 5).
 
@@ -35,8 +41,18 @@ def self_attention_weights(qkv: Tensor, kind: str) -> Tensor:
     qq or vv. Takes qkv [3, B, heads, N, d]; returns [B, heads, N, N].
     """
     query, key = (qkv[i] for i in QUERY_AND_KEY[kind])
-    logits: Tensor = query @ key.mT / query.shape[-1] ** 0.5
-    return logits.float().softmax(-1).to(qkv.dtype)
+    return scaled_products(query, key).float().softmax(-1).to(qkv.dtype)
+
+
+def mixed_weights(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor:
+    """The weights that `mixed_attention` reads with, of every head (stage 5).
+
+    mix A_content + (1 - mix) softmax(Q K^T / sqrt(d))
+
+    Takes what `mixed_attention` takes; returns [B, heads, N, N].
+    """
+    by_content = content[:, None].to(qkv.dtype)  # [B, N, N] -> [B, 1, N, N]
+    return torch.lerp(self_attention_weights(qkv, kind), by_content, mix)
 
 
 def mixed_attention(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ METHODS = (
     "clearclip",
     "naclip",
     "gem",
+    "resclip",
+    "registers",
+    "rfclip",
     "scclip",
     "scclip-published",
 )
@@ -41,13 +45,20 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     """
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        with warnings.catch_warnings():
+            warnings.formatwarning = _one_line
+            return int(args.run(args))
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left", file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _one_line(message: Warning | str, *place: object, **line: object) -> str:
+    """A warning as one line, without the place in the code that it comes from."""
+    return f"warning: {message}\n"
 
 
 def model_options() -> argparse.ArgumentParser:
@@ -218,6 +229,8 @@ def run_info(args: argparse.Namespace) -> int:
     count = sum(p.numel() for p in model.parameters())
     print(f"{'model':<22}{model.name}: {blocks}, patch {model.patch_size}")
     print(f"{'parameters':<22}{count:,}, all frozen; {model.dtype}, {model.device}")
+    if model.words:
+        print(f"{'words that it knows':<22}{', '.join(model.words)}")
     for package in ("torch", "open_clip_torch"):
         print(f"{package:<22}{version(package)}")
     for name, value in asdict(segmenter.config).items():

@@ -19,6 +19,7 @@ class FrozenCLIP(nn.Module):
     Args:
         clip: the model. It is frozen in place.
         name: what error messages and reports call it.
+        words: the class names that a small model was trained on, where that is known.
 
     Attributes:
         patch_size, image_size: pixels of a patch's side and of the side of a training image.
@@ -29,7 +30,7 @@ class FrozenCLIP(nn.Module):
     Raises TypeError for anything but an open_clip `CLIP`, ValueError for one without a plain ViT.
     """
 
-    def __init__(self, clip: CLIP, name: str = "custom"):
+    def __init__(self, clip: CLIP, name: str = "custom", words: Sequence[str] = ()):
         super().__init__()
         if not isinstance(clip, CLIP):
             hint = "load one with load_clip(name, pretrained)"
@@ -46,6 +47,7 @@ class FrozenCLIP(nn.Module):
             )
         self.clip = clip.requires_grad_(False)
         self.name = name
+        self.words = tuple(words)
         self.tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
         self.patch_size: int = visual.patch_size[0]
         self.image_size: int = visual.image_size[0]
@@ -130,30 +132,38 @@ class FrozenCLIP(nn.Module):
             )
         return shape[2] // patch, shape[3] // patch
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, position_offset: float = 0.0) -> Tensor:
         """Stage 1: patch embedding, class token, positional embedding, layer norm.
 
         x = LN([class token; E patches] + positions)
 
-        Takes images [B, 3, H, W]; returns tokens [B, 1 + N, C], the class token first.
+        Takes images [B, 3, H, W], and the offset as in `positions`; returns tokens [B, 1 + N, C],
+        the class token first.
         """
         patches = self.visual.conv1(images)  # [B, C, rows, cols]
         grid = (patches.shape[2], patches.shape[3])
         patches = patches.flatten(2).mT  # [B, C, rows, cols] -> [B, N, C]
         cls = self.visual.class_embedding.expand(len(patches), 1, -1)
-        tokens: Tensor = self.visual.ln_pre(torch.cat([cls, patches], 1) + self.positions(grid))
+        positions = self.positions(grid, position_offset)
+        tokens: Tensor = self.visual.ln_pre(torch.cat([cls, patches], 1) + positions)
         return tokens
 
-    def positions(self, grid: tuple[int, int]) -> Tensor:
+    def positions(self, grid: tuple[int, int], offset: float = 0.0) -> Tensor:
         """Positional embeddings [1 + rows * cols, C], the class token's first.
 
-        Those of patches are interpolated, bicubically, where the grid is not the training grid.
+        Those of patches are interpolated, bicubically, where the grid is not the training grid: by
+        the scale (rows + offset) / training rows, and likewise for columns. An offset in [0, 1)
+        shifts the places that are read; the published code has 0.1.
         """
         table: Tensor = self.visual.positional_embedding
         if grid == tuple(self.grid_size):
             return table
         maps = torch.unflatten(table[1:].T, 1, self.grid_size)[None].float()  # [1, C, rows, cols]
-        maps = F.interpolate(maps, size=grid, mode="bicubic", align_corners=False)[0]
+        pairs = zip(grid, self.grid_size, strict=True)
+        scale = [(new + offset) / trained for new, trained in pairs]
+        size = None if offset else grid
+        factor = scale if offset else None
+        maps = F.interpolate(maps, size, factor, mode="bicubic", align_corners=False)[0]
         return torch.cat([table[:1], maps.flatten(1).T.to(table.dtype)])
 
     @staticmethod
@@ -163,6 +173,11 @@ class FrozenCLIP(nn.Module):
         projected = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
         split = torch.unflatten(projected, 2, (3, attn.num_heads, -1))  # [B, L, 3, heads, d]
         return split.permute(2, 0, 3, 1, 4)
+
+    def unknown_names(self, names: Sequence[str]) -> list[str]:
+        """The names with a token that was never trained: its row of the text table is zero."""
+        trained = self.clip.token_embedding.weight.any(-1)  # [vocabulary]
+        return [name for name in names if not trained[self.tokenizer.encode(name)].all()]
 
     def project(self, tokens: Tensor) -> Tensor:
         """Stage 8: layer norm and projection into the shared space, [B, L, C] -> [B, L, D]."""
@@ -179,6 +194,19 @@ class FrozenCLIP(nn.Module):
             embedded = embedded if embedded.dtype == torch.float64 else embedded.float()
             parts.append(F.normalize(embedded, dim=-1))
         return torch.cat(parts)
+
+
+def join_heads(block: ResidualAttentionBlock, read: Tensor) -> Tensor:
+    """The end of a block's attention: heads joined, times W_o; [B, heads, L, d] -> [B, L, C]."""
+    joined = read.transpose(1, 2).flatten(2)  # [B, heads, L, d] -> [B, L, C]
+    projected: Tensor = block.ls_1(block.attn.out_proj(joined))
+    return projected
+
+
+def add_mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """The second half of a block: x + MLP(LN(x)), [B, L, C] -> [B, L, C]."""
+    second: Tensor = block.ls_2(block.mlp(block.ln_2(tokens)))
+    return tokens + second
 
 
 def require_tensor(name: str, value: object, instead: str) -> None:

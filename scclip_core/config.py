@@ -73,6 +73,8 @@ class SCCLIPConfig:
             the published code (stage 3).
         repair_from: which neighbours repair a token: "all" on the grid (the article), or "clean"
             ones only, those that are not anomalous themselves (the published code; stage 3).
+        position_offset: added to the number of rows and columns where the positional embeddings
+            are interpolated, in [0, 1); the published code has 0.1 (stage 1).
         templates: sentences with one {} each; the embedding of a class is the mean over them
             (stage 8).
         depth: number of blocks of the image tower that the layer indices are meant for.
@@ -99,6 +101,7 @@ class SCCLIPConfig:
     self_attention: str = "qk"
     lof: str = "standard"
     repair_from: str = "all"
+    position_offset: float = 0.0
     templates: tuple[str, ...] = (ARTICLE_TEMPLATE,)
     depth: int = 12
 
@@ -129,6 +132,7 @@ class SCCLIPConfig:
         self._require("multi_end_idx", self.multi_end_idx > start, f"> multi_start_idx ({start})")
         for name, allowed in CHOICES.items():
             self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        check_position_offset(self.position_offset)
         check_templates(self.templates)
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
@@ -169,6 +173,7 @@ class SCCLIPConfig:
             self_attention="kk",
             lof="published",
             repair_from="clean",
+            position_offset=0.1,
             templates=imagenet_templates(),
         )
 
@@ -178,6 +183,12 @@ def imagenet_templates() -> tuple[str, ...]:
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def check_position_offset(offset: float) -> None:
+    """Raise ValueError unless `offset` is a number in [0, 1)."""
+    if type(offset) not in (int, float) or not 0 <= offset < 1:
+        raise ValueError(f"position_offset must be a number in [0, 1), got {offset!r}")
 
 
 def check_templates(templates: tuple[str, ...]) -> None:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP, require_tensor
+from scclip_core.attention import self_attention_weights
+from scclip_core.clip import FrozenCLIP, add_mlp, join_heads, require_tensor
 from scclip_core.hooks import HookedModule
 from scclip_core.images import Picture, open_picture
 from scclip_core.prediction import Prediction
@@ -41,8 +42,8 @@ class DenseCLIP(HookedModule):
 
     Args:
         model: what `load_clip` returns, or an open_clip `CLIP` with a ViT (it is frozen in place).
-        config: the parameters of the method, among them `templates` (default: what `config_class`
-            says without arguments).
+        config: the parameters of the method, among them `templates` and
+            `position_offset` (default: what `config_class` says without arguments).
 
     Raises TypeError for another kind of model or config.
     """
@@ -73,17 +74,55 @@ class DenseCLIP(HookedModule):
         Takes images [B, 3, H, W], whose patches form `grid` (rows, cols); returns [B, N, C].
         """
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Stage 1: tokens before the first block, [B, 3, H, W] -> [B, L, C]."""
+        return self.hook("hook_embed", self.model.embed(images, self.config.position_offset))
+
     def encode(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
         """Stages 1 and 2: tokens after each of the first `blocks` blocks (default: all but one).
 
         Takes images [B, 3, H, W]; returns one [B, L, C] for each block, the class token first.
         """
-        tokens = self.hook("hook_embed", self.model.embed(images))  # [B, 3, H, W] -> [B, L, C]
-        layers = []
-        for i, block in enumerate(self.model.blocks[: self.model.depth - 1][:blocks]):
-            tokens = self.hook(f"blocks.{i}.hook_resid_post", block(tokens))
+        tokens, layers = self.embed(images), []
+        for i in range(self.model.depth - 1)[:blocks]:
+            tokens = self.run_block(i, tokens)
             layers.append(tokens)
         return layers
+
+    def run_block(self, i: int, tokens: Tensor) -> Tensor:
+        """Block `i` as trained, [B, L, C] -> [B, L, C]."""
+        tokens = add_mlp(self.model.blocks[i], self.add_attention(i, tokens))
+        return self.hook(f"blocks.{i}.hook_resid_post", tokens)
+
+    def add_attention(self, i: int, tokens: Tensor) -> Tensor:
+        """The first half of block `i` as trained: x + W_o softmax(Q K^T / sqrt(d)) V; [B, L, C]."""
+        block = self.model.blocks[i]
+        if not self.attention_asked(f"blocks.{i}"):
+            attended: Tensor = block.ls_1(block.attention(block.ln_1(tokens)))
+            return tokens + attended
+        qkv = self.model.qkv(block, tokens)  # [3, B, heads, L, d]
+        read = self.read(f"blocks.{i}", self_attention_weights(qkv, "qk"), qkv[2])
+        return tokens + join_heads(block, read)
+
+    def attention_asked(self, place: str) -> bool:
+        """Whether the weights or the values of an attention are asked for (`hooks`)."""
+        return self.asked(f"{place}.attn.hook_pattern") | self.asked(f"{place}.attn.hook_v")
+
+    def read(self, place: str, weights: Tensor, values: Tensor) -> Tensor:
+        """What every head reads: weights times V.
+
+        Both are named on request, `{place}.attn.hook_pattern` and `{place}.attn.hook_v`. Takes
+        weights [B, heads, L, L] and values [B, heads, L, d]; returns [B, heads, L, d].
+        """
+        weights = self.hook_on_request(f"{place}.attn.hook_pattern", weights)
+        return weights @ self.hook_on_request(f"{place}.attn.hook_v", values)
+
+    def read_itself(self, place: str, values: Tensor) -> Tensor:
+        """What every head reads where each token attends to itself alone: V, [B, heads, L, d]."""
+        if not self.attention_asked(place):
+            return values
+        identity = torch.eye(values.shape[2], dtype=values.dtype, device=values.device)
+        return self.read(place, identity.expand(*values.shape[:2], -1, -1), values)
 
     @torch.no_grad()
     def features(self, images: Tensor, normalize: bool = True) -> Tensor:
@@ -94,7 +133,10 @@ class DenseCLIP(HookedModule):
         ValueError for other shapes, dtypes and devices.
         """
         grid = self.model.grid_of(images)
-        tokens = self.dense_tokens(images, grid)  # [B, N, C]
+        return self.finish(self.dense_tokens(images, grid), grid, normalize)
+
+    def finish(self, tokens: Tensor, grid: tuple[int, int], normalize: bool = True) -> Tensor:
+        """Stage 8: from dense tokens to features, [B, N, C] -> [B, rows, cols, D]."""
         features = self.hook("stage8.projected", self.model.project(tokens))  # [B, N, D]
         if normalize:
             features = self.hook("stage8.features", F.normalize(features, dim=-1))
@@ -116,8 +158,15 @@ class DenseCLIP(HookedModule):
         if text.ndim != 2 or text.shape[1] != self.model.embed_dim:
             needed, given = f"[names, {self.model.embed_dim}]", tuple(text.shape)
             raise ValueError(f"text must be {needed}, got shape {given}")
-        features = self.features(images)
+        features = self.features_for(images, text)
         return self.hook("stage8.logits", features.to(text.dtype) @ text.T)
+
+    def features_for(self, images: Tensor, text: Tensor) -> Tensor:
+        """The features that `logits` compares with text: `features`, unless words change them.
+
+        Takes images [B, 3, H, W] and text [Q, D]; returns [B, rows, cols, D].
+        """
+        return self.features(images)
 
     @torch.no_grad()
     def segment(self, images: Tensor, classes: Classes) -> Tensor:
@@ -210,11 +259,11 @@ class DenseCLIP(HookedModule):
         """
         if classes is not None:
             parse_classes(classes)
-        features, cache = self.run_with_cache(images)
+        _, cache = self.run_with_cache(images)
         cache = {"images": images, **cache}
         if classes is not None:
             names, text = self.embed_classes(classes)
-            logits = max_over_names(features.to(text.dtype) @ text.T, names)
+            logits = max_over_names(self.logits(images, text), names)
             cache |= {"stage8.text": text, "stage8.logits": logits}
             cache["stage8.segmentation"] = upsample(logits, images.shape[2:])
         notes = SHARED_NOTES | self.notes

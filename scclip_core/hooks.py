@@ -1,10 +1,15 @@
 """Named tensors: every tensor of a forward pass that has a name can be looked at and replaced.
 
 The names and the two calls follow TransformerLens (`run_with_cache`, `run_with_hooks`).
+
+Attention patterns are large, and most forward passes never form them. Tensors with `.attn.` in
+their name are therefore computed on request: where a hook has their name, or a cache has a pattern
+that says so (with `attn` or `hook_` in it, such as "blocks.*.attn.hook_pattern"; "*" alone does
+not). Outputs are then equal up to rounding, and otherwise bit for bit the same.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -19,6 +24,7 @@ class HookedModule(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._observe: Callable[[str, Tensor], Tensor] | None = None
+        self._ask: Callable[[str], bool] | None = None
 
     @abstractmethod
     def features(self, images: Tensor, normalize: bool = True) -> Tensor:
@@ -28,6 +34,14 @@ class HookedModule(nn.Module, ABC):
         """A named point of the forward pass: the tensor itself, unless a hook replaces it."""
         return tensor if self._observe is None else self._observe(name, tensor)
 
+    def asked(self, name: str) -> bool:
+        """Whether a tensor that is computed on request alone is asked for in this run."""
+        return self._ask is not None and self._ask(name)
+
+    def hook_on_request(self, name: str, tensor: Tensor) -> Tensor:
+        """`hook`, for a tensor that is named in this run only if it is asked for."""
+        return self.hook(name, tensor) if self.asked(name) else tensor
+
     def run_with_cache(
         self, images: Tensor, names: str | Sequence[str] = "*"
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -36,23 +50,26 @@ class HookedModule(nn.Module, ABC):
         Args:
             images: [B, 3, H, W].
             names: which tensors to keep: names or patterns such as "blocks.*.hook_resid_post",
-                "stage4.*". All are kept by default.
+                "stage4.*". By default all are kept but those that are computed on request.
 
         Returns (features, cache). Raises ValueError for a pattern that matches no tensor.
         """
         patterns = [names] if isinstance(names, str) else list(names)
         cache: dict[str, Tensor] = {}
-        seen: list[str] = []
+        seen: dict[str, None] = {}  # an ordered set
+
+        def wanted(name: str) -> bool:
+            seen[name] = None
+            return any(_matches(pattern, name) for pattern in patterns)
 
         def observe(name: str, tensor: Tensor) -> Tensor:
-            seen.append(name)
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
+            if wanted(name):
                 cache[name] = tensor
             return tensor
 
-        features = self._run(images, observe)
+        features = self._run(images, observe, wanted)
         for pattern in patterns:
-            _require_match("names", pattern, any(fnmatchcase(n, pattern) for n in seen), seen)
+            _require_match("names", pattern, any(_matches(pattern, n) for n in seen), seen)
         return features, cache
 
     def run_with_hooks(self, images: Tensor, hooks: Mapping[str, Hook]) -> Tensor:
@@ -65,27 +82,41 @@ class HookedModule(nn.Module, ABC):
 
         Returns the features [B, rows, cols, D]. Raises ValueError for a name that is not reached.
         """
-        seen: list[str] = []
+        seen: dict[str, None] = {}  # an ordered set
+
+        def wanted(name: str) -> bool:
+            seen[name] = None
+            return name in hooks
 
         def observe(name: str, tensor: Tensor) -> Tensor:
-            seen.append(name)
-            replaced = hooks[name](tensor) if name in hooks else None
+            replaced = hooks[name](tensor) if wanted(name) else None
             return tensor if replaced is None else replaced
 
-        features = self._run(images, observe)
+        features = self._run(images, observe, wanted)
         for name in hooks:
             _require_match("hooks", name, name in seen, seen)
         return features
 
-    def _run(self, images: Tensor, observe: Callable[[str, Tensor], Tensor]) -> Tensor:
-        self._observe = observe
+    def _run(
+        self,
+        images: Tensor,
+        observe: Callable[[str, Tensor], Tensor],
+        ask: Callable[[str], bool],
+    ) -> Tensor:
+        self._observe, self._ask = observe, ask
         try:
             return self.features(images)
         finally:
-            self._observe = None
+            self._observe = self._ask = None
 
 
-def _require_match(argument: str, given: str, matches: bool, seen: Sequence[str]) -> None:
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a pattern means a name; what is computed on request has to be said."""
+    said = ".attn." not in name or "attn" in pattern or "hook_" in pattern
+    return said and fnmatchcase(name, pattern)
+
+
+def _require_match(argument: str, given: str, matches: bool, seen: Iterable[str]) -> None:
     if not matches:
         known = ", ".join(seen)
         raise ValueError(f"{argument} must match a named tensor, got {given!r}; of: {known}")

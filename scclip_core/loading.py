@@ -1,6 +1,7 @@
 """Loading a frozen CLIP by name: the bundled model, open_clip's weights, or a file."""
 
 import difflib
+import json
 import logging
 import pickle
 from collections.abc import Iterator
@@ -94,15 +95,18 @@ def load_clip(
 def load_folder(folder: Path) -> FrozenCLIP:
     """The model of a folder with `open_clip_config.json` and `open_clip_model.safetensors`.
 
-    Its name is the folder's. Raises RuntimeError where the files are missing, ValueError where the
-    weights do not fit the configuration.
+    Its name is the folder's; the configuration may list the `words` that it was trained on. Raises
+    RuntimeError where the files are missing, ValueError where the weights do not fit the
+    configuration.
     """
-    weights = folder / "open_clip_model.safetensors"
-    if not weights.is_file():
-        raise RuntimeError(f"the bundled model is missing: {weights} does not exist")
+    weights, config = folder / "open_clip_model.safetensors", folder / "open_clip_config.json"
+    for file in (weights, config):
+        if not file.is_file():
+            raise RuntimeError(f"the bundled model is missing: {file} does not exist")
     clip = untrained(f"local-dir:{folder}")
     _load_file(clip, weights, folder.name)
-    return FrozenCLIP(clip, folder.name)
+    words = json.loads(config.read_text(encoding="utf-8")).get("words", ())
+    return FrozenCLIP(clip, folder.name, words)
 
 
 @contextmanager

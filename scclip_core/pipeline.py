@@ -11,8 +11,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor, repair_anomalies
-from scclip_core.attention import content_attention, mixed_attention
-from scclip_core.clip import FrozenCLIP
+from scclip_core.attention import content_attention, mixed_attention, mixed_weights
+from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
@@ -130,15 +130,21 @@ class SCCLIP(DenseCLIP):
         out = W_o ((A_content + A_self) / 2) V + 0.3 cls
 
         Takes cls [B, 1, C], patches [B, N, C] and content [B, N, N], or None, where every patch
-        attends to itself alone; returns [B, N, C].
+        attends to itself alone; returns [B, N, C]. Weights and values are named on request, those
+        of stage 5 by the last block, those of stage 7 `stage7.attn.hook_pattern` and `hook_v`.
         """
         cfg, last = self.config, self.model.blocks[-1]
+        place = stage if stage == "stage7" else f"blocks.{self.model.depth - 1}"
         qkv = self.model.qkv(last, patches)  # [3, B, heads, N, d]
         if content is None:
-            mixed = qkv[2].transpose(1, 2).flatten(2)  # [B, heads, N, d] -> [B, N, C]
+            tokens = join_heads(last, self.read_itself(place, qkv[2]))
+        elif self.attention_asked(place):
+            weights = mixed_weights(qkv, content, cfg.self_attention, cfg.mix)
+            tokens = join_heads(last, self.read(place, weights, qkv[2]))
         else:
             mixed = mixed_attention(qkv, content, cfg.self_attention, cfg.mix)  # [B, N, C]
-        tokens = self.hook(f"{stage}.attention", last.ls_1(last.attn.out_proj(mixed)))
+            tokens = last.ls_1(last.attn.out_proj(mixed))
+        tokens = self.hook(f"{stage}.attention", tokens)
         if cfg.class_residual:
             tokens = self.hook(f"{stage}.class_residual", tokens + cfg.res_cls * cls)
         return tokens

@@ -1,5 +1,6 @@
 """Stage 8: class names to text embeddings."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -53,12 +54,14 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
     embedding (Radford et al. 2021, section 3.1.4)
 
     The template "{}" takes names as full prompts. Embeddings are kept with the model, by name and
-    templates; from 1,000 prompts on they are also kept on disk (`text_cache`). Returns [Q, D].
+    templates; from 1,000 prompts on they are also kept on disk (`text_cache`). Warns of names with
+    tokens that the model was never trained on. Returns [Q, D].
     """
     check_templates(templates)
     cache = model.text_cache
     missing = [name for name in dict.fromkeys(names) if (name, templates) not in cache]
     if missing:
+        _warn_of_unknown(model, missing)
         prompts = [template.format(name) for name in missing for template in templates]
         file = text_cache.file_for(model, prompts) if len(prompts) >= PROMPTS_ON_DISK else None
         embedded = text_cache.read(file, len(missing), model) if file else None
@@ -71,6 +74,18 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
         pairs = zip(missing, embedded, strict=True)
         cache.update({(name, templates): vector for name, vector in pairs})
     return torch.stack([cache[name, templates] for name in names])
+
+
+def _warn_of_unknown(model: FrozenCLIP, names: list[str]) -> None:
+    """One warning for all names that the model cannot know, with the words that it does know."""
+    unknown = model.unknown_names(names)
+    if unknown:
+        known = f" It knows: {', '.join(model.words)}." if model.words else ""
+        warnings.warn(
+            f"{model.name} was never trained on {', '.join(map(repr, unknown))}, so that what it"
+            f" finds there means nothing.{known}",
+            stacklevel=3,
+        )
 
 
 def max_over_names(logits: Tensor, classes: list[tuple[str, ...]]) -> Tensor:

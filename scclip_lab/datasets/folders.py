@@ -13,7 +13,6 @@ from scclip_core.images import open_picture
 
 # The label of pixels that count nowhere.
 IGNORE = 255
-STUFF = "stuffthingmaps/val2017"
 # An image and its label map uint8 [H, W].
 Pair = tuple[Image.Image, np.ndarray]
 Relabel = Callable[[np.ndarray], np.ndarray]
@@ -96,17 +95,6 @@ def read_context(root: Path, change: Relabel) -> Samples:
     )
 
 
-def read_coco_object(root: Path) -> Samples:
-    """COCO-Object: the maps of COCO-Stuff with all stuff as background, as the published code has.
-
-    Without these maps, the instance annotations are painted.
-    """
-    if not (root / STUFF).is_dir():
-        return read_coco_instances(root)
-    labels = {value: i + 1 if i < 80 else 0 for value, i in coco_stuff_labels().items()}
-    return read_coco_maps(root, labels)
-
-
 def read_coco_instances(root: Path) -> Samples:
     """COCO instances painted into one map, larger ones first, so that small objects stay visible.
 
@@ -137,23 +125,39 @@ def coco_stuff_labels() -> dict[int, int]:
     return {value: i for i, value in enumerate(v for v in range(182) if v not in unused)}
 
 
-def read_coco_maps(root: Path, labels: dict[int, int]) -> Samples:
-    """The pixel maps of COCO-Stuff, validation, with a label for every value."""
-    images = sorted((root / "val2017").glob("*.jpg"))
-    maps = [root / STUFF / f"{path.stem}.png" for path in images]
-    return pair_files(images, maps, lambda values: relabel(values, labels))
+def coco_object_labels() -> dict[int, int]:
+    """Pixel values of COCO-Stuff -> labels 0..80 of COCO-Object: stuff is background, label 0.
+
+    So are unlabelled pixels (255), as in the maps that the published code makes.
+    """
+    things = {value: i + 1 if i < 80 else 0 for value, i in coco_stuff_labels().items()}
+    return things | {IGNORE: 0}
 
 
-def read_cityscapes(root: Path) -> Samples:
-    """Cityscapes, validation, the 19 classes that are evaluated."""
+def read_coco_maps(images: Path, maps: Path, ending: str, change: Relabel) -> Samples:
+    """The pixel maps of COCO-Stuff or COCO-Object, validation.
+
+    Takes the folder of the images NAME.jpg, that of the maps, whose files are called NAME and
+    `ending`, and what changes their values.
+    """
+    found = sorted(images.glob("*.jpg"))
+    return pair_files(found, [maps / f"{path.stem}{ending}" for path in found], change)
+
+
+def read_cityscapes(root: Path, ending: str, change: Relabel) -> Samples:
+    """Cityscapes, validation; label maps are called NAME_gtFine and `ending`."""
+    images = sorted((root / "leftImg8bit/val").glob("*/*_leftImg8bit.png"))
+    names = [path.name.removesuffix("_leftImg8bit.png") for path in images]
+    folders = [root / "gtFine/val" / path.parent.name for path in images]
+    maps = [f / f"{name}_gtFine{ending}" for f, name in zip(folders, names, strict=True)]
+    return pair_files(images, maps, change)
+
+
+def cityscapes_labels() -> dict[int, int]:
+    """Pixel values of Cityscapes -> the 19 labels that are evaluated."""
     from torchvision.datasets import Cityscapes
 
-    found = Cityscapes(str(root), split="val", mode="fine", target_type="semantic")
-    pairs = sorted((Path(p), Path(t[0])) for p, t in zip(found.images, found.targets, strict=True))
-    labels = {c.id: c.train_id for c in Cityscapes.classes if 0 <= c.train_id < IGNORE}
-    return pair_files(
-        [p for p, _ in pairs], [t for _, t in pairs], lambda values: relabel(values, labels)
-    )
+    return {c.id: c.train_id for c in Cityscapes.classes if 0 <= c.train_id < IGNORE}
 
 
 def read_ade20k(root: Path) -> Samples:

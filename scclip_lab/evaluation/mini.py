@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -41,6 +41,8 @@ MEASURES: dict[str, Statistic] = {
     "background right": partial(background_accuracy, objects=N_OBJECTS),
     "pixel accuracy": pixel_accuracy,
 }
+# What tables of the chapters hold: the mean, and objects and background apart.
+MEAN_AND_PARTS = {name: MEASURES[name] for name in ("mIoU", "objects right", "background right")}
 # The measures that are also given by the number of objects in a scene.
 BY_OBJECTS = ("mIoU", "objects right")
 # The methods that the others are compared with, image by image.
@@ -121,7 +123,13 @@ def count_objects(counts: np.ndarray) -> np.ndarray:
     return (counts[:, 1, :N_OBJECTS] > 0).sum(-1)
 
 
-def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -> pd.DataFrame:
+def evaluate_mini(
+    model: FrozenCLIP,
+    count: int,
+    seed: int,
+    split: int = TEST,
+    methods: Sequence[str] = tuple(METHODS),
+) -> pd.DataFrame:
     """The table of a model on emoji scenes: every measure of every method, on both styles.
 
     Args:
@@ -129,6 +137,7 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
         count: number of scenes of each style, >= 2; no training used them.
         seed: of the scenes and of the bootstrap.
         split: `TEST` or `VALIDATION`.
+        methods: their names, `vanilla` and `values` among them.
 
     A row is a measure of a method on the scenes of a style with a number of objects, or "all", and
     its 95 % bootstrap interval over scenes. The measures are `MEASURES`; zero-shot accuracy of the
@@ -137,13 +146,13 @@ def evaluate_mini(model: FrozenCLIP, count: int, seed: int, split: int = TEST) -
     """
     if count < 2:
         raise ValueError(f"count must be at least 2 scenes, got {count}")
-    methods = {name: make_method(name, model) for name in METHODS}
+    segmenters = {name: make_method(name, model) for name in methods}
     rows: list[tuple[object, ...]] = []
     for style in STYLES:
         right = zero_shot(model, style, count, seed, split)
         share = mean_interval(right.astype(np.int64), seed)
         rows.append(("zero-shot accuracy", "class token", style, "all", *share, count))
-        rows += _method_rows(score_methods(methods, style, count, seed, split), style, seed)
+        rows += _method_rows(score_methods(segmenters, style, count, seed, split), style, seed)
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.assign(seed=seed, split="test" if split == TEST else "validation")
 

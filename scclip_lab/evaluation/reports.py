@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scclip_core.dense import DenseCLIP
 from scclip_core.files import atomic_write
 from scclip_lab.datasets.benchmarks import SegmentationDataset
+from scclip_lab.evaluation.inference import label_maps
 from scclip_lab.evaluation.metrics import (
     Statistic,
     background_accuracy,
@@ -23,13 +24,7 @@ from scclip_lab.evaluation.metrics import (
     paired_interval,
     pixel_accuracy,
 )
-from scclip_lab.evaluation.runner import (
-    Chunks,
-    Results,
-    label_maps,
-    method_metadata,
-    run_metadata,
-)
+from scclip_lab.evaluation.runner import Chunks, Results, method_metadata, run_metadata
 from scclip_lab.plots import draw_gallery, save_figure, save_table
 
 # Images at each end of a contact sheet.

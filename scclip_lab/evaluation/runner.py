@@ -7,7 +7,7 @@ are summed in another order otherwise.
 
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.dense import DenseCLIP
-from scclip_core.images import to_tensor
-from scclip_core.segmentation import check_windows, sliding_logits
-from scclip_core.text import embed_names
+from scclip_core.images import normalise
 from scclip_lab.datasets.benchmarks import SegmentationDataset
 from scclip_lab.datasets.folders import IGNORE
-from scclip_lab.datasets.protocol import label_map
+from scclip_lab.datasets.resizing import published_size, resize_bilinear
+from scclip_lab.evaluation.inference import check_sizes, label_maps
 from scclip_lab.evaluation.metrics import class_counts, confusion_matrix
 from scclip_lab.evaluation.run_log import Record, RunLog
 
@@ -51,7 +50,7 @@ class Chunks(Dataset):
     def __init__(self, data: SegmentationDataset, model: FrozenCLIP):
         self.data = data
         self.short_side = data.protocol.short_side or model.image_size
-        self.patch, self.mean, self.std = model.patch_size, model.mean, model.std
+        self.mean, self.std = model.mean, model.std
 
     def images(self, chunk: int) -> range:
         """The indices of the images in a chunk."""
@@ -86,8 +85,10 @@ class Chunks(Dataset):
         wrong = sorted(set(np.unique(labels).tolist()) - {*range(last + 1), IGNORE})
         if wrong:
             raise ValueError(f"labels must be in 0..{last} or {IGNORE}, got {wrong[0]}")
-        tensor = to_tensor(image, self.short_side, self.patch, self.mean, self.std)
-        return Sample(tensor, torch.from_numpy(labels))
+        width, height = published_size(image.width, image.height, self.short_side)
+        resized = torch.from_numpy(resize_bilinear(np.asarray(image), width, height))
+        values = resized.permute(2, 0, 1)  # [h, w, 3] -> [3, h, w]
+        return Sample(normalise(values, self.mean, self.std), torch.from_numpy(labels))
 
 
 @dataclass
@@ -103,29 +104,6 @@ class Results:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     images: list[int] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-
-
-def label_maps(
-    segmenter: DenseCLIP,
-    images: Sequence[Tensor],
-    sizes: Sequence[Sequence[int]],
-    data: SegmentationDataset,
-) -> list[Tensor]:
-    """Label maps of images by the protocol of a data set, int64 [H, W] each.
-
-    Takes images [3, h, w] and the size (H, W) that each label map shall have.
-    """
-    protocol, model = data.protocol, segmenter.model
-    names = [name for names in data.classes for name in names]
-    text = embed_names(model, names, protocol.templates or segmenter.config.templates)
-    images = [image.to(model.device, model.dtype) for image in images]
-    found = sliding_logits(
-        lambda cut: segmenter.logits(cut, text), images, protocol.window, protocol.stride
-    )
-    return [
-        label_map(logits, data.classes, size, protocol)
-        for logits, size in zip(found, sizes, strict=True)
-    ]
 
 
 def evaluate(
@@ -149,7 +127,7 @@ def evaluate(
     ValueError where no image can be used, or where `folder` holds the run log of another run.
     """
     model = next(iter(methods.values())).model
-    check_windows(model.patch_size, data.protocol.window, data.protocol.stride)
+    check_sizes(model, data.protocol)
     rank, processes = _join_processes()
     metadata = run_metadata(model, data, seed)
     logs = {
@@ -237,6 +215,7 @@ def run_metadata(model: FrozenCLIP, data: SegmentationDataset, seed: int) -> Rec
         "image_names_sha256": names,
         "seed": seed,
         "classes": [list(names) for names in data.classes],
+        "words": data.words,
         "protocol": _as_json(asdict(data.protocol)),
         "model": model.name,
         "weights_sha256": weights_hash(model),
