@@ -30,6 +30,7 @@ class Phase:
         steps: number of steps.
         counts: numbers of objects, of which one is drawn for each scene.
         sizes: number of objects -> range of their longest side as a share of the scene's side.
+        background: see `StepPlan`.
     """
 
     side: int
@@ -37,14 +38,16 @@ class Phase:
     steps: int
     counts: tuple[int, ...]
     sizes: dict[int, tuple[float, float]]
+    background: float = 0.0
 
 
 # Objects are about as many pixels large in small scenes as in those of 224 pixels with four
 # objects, and a small scene costs a fraction of the time.
 CURRICULUM = (
     Phase(64, 128, 2000, (1,), {1: (0.55, 1.05)}),
-    Phase(112, 96, 9000, (1, 2, 2, 3), {1: (0.45, 0.95), 2: (0.40, 0.66), 3: (0.36, 0.52)}),
-    Phase(224, 32, 4000, (1, 2, 3, 4), SIZES),
+    Phase(112, 96, 8000, (1, 2, 2, 3), {1: (0.45, 0.95), 2: (0.40, 0.66), 3: (0.36, 0.52)}),
+    Phase(224, 32, 3000, (1, 2, 3, 4), SIZES),
+    Phase(224, 32, 600, (1, 2, 3, 4), SIZES, background=2.0),
 )
 
 

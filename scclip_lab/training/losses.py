@@ -35,7 +35,9 @@ def pool_windows(tokens: Tensor, side: int, pool: int) -> Tensor:
     return F.avg_pool2d(maps, pool, stride=1).flatten(2).mT
 
 
-def window_loss(logits: Tensor, present: Tensor, power: float) -> Tensor:
+def window_loss(
+    logits: Tensor, present: Tensor, power: float, weight: Tensor | None = None
+) -> Tensor:
     """Multiple-instance loss: windows of an image against the words that are in it somewhere.
 
     With p_iw the softmax over words of window i, W the words of the image, and I windows:
@@ -51,6 +53,8 @@ def window_loss(logits: Tensor, present: Tensor, power: float) -> Tensor:
         logits: scaled cosine similarities of windows with words, [B, I, words].
         present: bool [B, words], which words are true of the image.
         power: >= 1.
+        weight: of the words in the mean of the coverage, [B, words] (default: equal). With a power
+            of 1 the coverage is smallest where the windows' shares are as these weights.
 
     Returns candidates + 2 coverage, a scalar.
     """
@@ -58,5 +62,6 @@ def window_loss(logits: Tensor, present: Tensor, power: float) -> Tensor:
     candidates = -log_p.masked_fill(~present[:, None], -math.inf).logsumexp(-1).mean()
     count = log_p.shape[1]
     log_mean = ((power * log_p).logsumexp(1) - math.log(count)) / power  # [B, words]
-    coverage = -(log_mean * present).sum() / present.sum()
+    counted = present if weight is None else present * weight  # [B, words]
+    coverage = -(log_mean * counted).sum() / counted.sum()
     return candidates + COVERAGE * coverage

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.files import atomic_write
-from scclip_lab.datasets.scenes import WORDS
+from scclip_lab.datasets.scenes import N_OBJECTS, WORDS
 from scclip_lab.training.curriculum import IMAGENET_TEMPLATES
 from scclip_lab.training.layers import (
     attention,
@@ -172,11 +172,12 @@ class MiniCLIP(nn.Module):
         logits = (scale.clamp(max=100) * encoded.image @ text.T).float()
         loss = contrastive_loss(logits, matches) + encoded.penalty
         words, present = text[-len(WORDS) :], matches[:, -len(WORDS) :]
-        for read, weight in ((encoded.patches, 1.0), (encoded.summed, SUMMED_WEIGHT)):
+        weight = coverage_weights(present, plan.background)
+        for read, share in ((encoded.patches, 1.0), (encoded.summed, SUMMED_WEIGHT)):
             if read is not None:
                 windows = self.project(pool_windows(read, encoded.side, plan.pool))  # [B, I, D]
                 scores = scale.clamp(max=60) * windows @ words.T
-                loss = loss + weight * window_loss(scores, present, plan.power)
+                loss = loss + share * window_loss(scores, present, plan.power, weight)
         return loss
 
     def export(self, folder: Path) -> None:
@@ -198,6 +199,15 @@ class MiniCLIP(nn.Module):
             save_file(state, path)
         with atomic_write(folder / "open_clip_config.json") as path:
             path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def coverage_weights(present: Tensor, background: float) -> Tensor:
+    """Weights of the words in the coverage, [B, words]; `background` is that of `StepPlan`."""
+    weight = torch.ones(present.shape)
+    if background:
+        objects = present[:, :N_OBJECTS].sum(1, keepdim=True)  # [B, 1]
+        weight[:, N_OBJECTS:] = background * objects
+    return weight
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

@@ -27,6 +27,8 @@ class StepPlan:
         skip_mlp: whether the last block's MLP is left out.
         pool: patches of a side of the windows that are read.
         power: of the mean that joins the windows of an image, see `losses.window_loss`.
+        background: weight of the background in the coverage of the window loss, as a multiple of
+            the number of objects in the scene; 0 where it counts as one object.
         seed: of the patches that are compared across images.
     """
 
@@ -42,11 +44,15 @@ class StepPlan:
     skip_mlp: bool
     pool: int
     power: float
+    background: float
     seed: int
 
 
-def draw_plan(rng: np.random.Generator, side: int) -> StepPlan:
-    """Draw the changes of a step for images of `side` x `side` patches."""
+def draw_plan(rng: np.random.Generator, side: int, background: float) -> StepPlan:
+    """Draw the changes of a step for images of `side` x `side` patches.
+
+    The weight of the background is that of the phase.
+    """
     crop = int(rng.choice([s for s in (2, 3, 4, 5) if s <= side])) if rng.random() < 0.4 else 0
     spare = side % crop if crop else 0
     blind = bool(crop) or bool(rng.random() < 0.5)
@@ -71,6 +77,7 @@ def draw_plan(rng: np.random.Generator, side: int) -> StepPlan:
         skip_mlp=bool(rng.random() < 0.5),
         pool=int(rng.choice((1, 2, 2, 3, 3, 4) if side > 4 else (1, 2))),
         power=float(rng.choice([1.0, 2.0, 4.0])),
+        background=background,
         seed=int(rng.integers(1 << 31)),
     )
 

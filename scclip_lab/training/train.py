@@ -24,15 +24,16 @@ from tqdm import tqdm
 from scclip_core.files import atomic_write
 from scclip_core.images import normalise
 from scclip_lab.datasets.scenes import TRAIN
-from scclip_lab.training.curriculum import Batch, Batches, Phase
+from scclip_lab.training.curriculum import Batch, Batches, Phase, phase_at
 from scclip_lab.training.model import MEAN, STD, MiniCLIP, whitened_patches
 from scclip_lab.training.plan import PATCH, draw_plan
 
 RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 200
-# The share of all steps, at the end, over which the learning rate falls to zero.
-DECAY = 0.2
+# The share of the steps before the last phase over which the learning rate falls to zero; in the
+# last phase it falls again, from this factor on.
+DECAY, AGAIN = 0.2, 0.3
 # Of the exponential moving average of the weights, which is the model that is kept.
-AVERAGE = 0.999
+AVERAGE = 0.99
 # The precision of the forward and backward pass; the weights themselves are float32.
 COMPUTE = torch.bfloat16
 # Steps between checkpoints.
@@ -44,7 +45,8 @@ def train(
 ) -> tuple[MiniCLIP, list[dict]]:
     """Train from the checkpoint if there is one, else from the start.
 
-    Matrices of the blocks are trained with Muon (Jordan et al. 2024), all else with AdamW.
+    Matrices of the blocks are trained with Muon (Jordan et al. 2024), all else with AdamW. In the
+    last of several phases the learning rate starts again.
 
     Args:
         curriculum: the phases, one after the other.
@@ -59,7 +61,10 @@ def train(
     total = len(batches)
     model = MiniCLIP()
     optimizers = make_optimizers(model)
-    schedulers = [LambdaLR(o, lambda step: learning_rate(step, total)) for o in optimizers]
+    last = curriculum[-1].steps if len(curriculum) > 1 else 0
+    schedulers = [
+        LambdaLR(o, lambda step: learning_rate(step, total - last, last)) for o in optimizers
+    ]
     step, curve = 0, []
     if not checkpoint.exists():
         sample = torch.cat([batches[s].images for s in range(min(4, curriculum[0].steps))])
@@ -76,7 +81,7 @@ def train(
     began, recent = time.monotonic(), []
     for batch in tqdm(upcoming(batches, step), initial=step, total=total, mininterval=5):
         rng = np.random.default_rng((TRAIN, seed, step, 1))
-        loss = loss_of(model, batch, rng)
+        loss = loss_of(model, batch, rng, phase_at(curriculum, step).background)
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -101,9 +106,14 @@ def train(
     return averaged, curve
 
 
-def loss_of(model: MiniCLIP, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
-    """The loss of a batch, with changes drawn from `rng`, computed in `COMPUTE`."""
-    plan = draw_plan(rng, batch.images.shape[-1] // PATCH)
+def loss_of(
+    model: MiniCLIP, batch: Batch, rng: np.random.Generator, background: float = 0.0
+) -> torch.Tensor:
+    """The loss of a batch, with changes drawn from `rng`, computed in `COMPUTE`.
+
+    `background` is that of the phase.
+    """
+    plan = draw_plan(rng, batch.images.shape[-1] // PATCH, background)
     weights = {name: weight.to(COMPUTE) for name, weight in model.named_parameters()}
     images = normalise(batch.images, MEAN, STD).to(COMPUTE)
     inputs = (images, model.tokenize(batch.texts), batch.matches, plan)
@@ -120,9 +130,15 @@ def make_optimizers(model: MiniCLIP) -> list[Optimizer]:
     return [muon, AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def learning_rate(step: int, total: int) -> float:
-    """The factor on the learning rate: linear warm-up, constant, linear to zero at the end."""
-    return min(1.0, (step + 1) / WARM_UP, (total - step) / (DECAY * total))
+def learning_rate(step: int, main: int, last: int) -> float:
+    """The factor on the learning rate of a run of `main` steps and `last` more.
+
+    Linear warm-up, constant, linear to zero at the end of the main steps; then from `AGAIN` to
+    zero.
+    """
+    if step < main or not last:
+        return min(1.0, (step + 1) / WARM_UP, (main - step) / (DECAY * main))
+    return AGAIN * (main + last - step) / last
 
 
 def upcoming(batches: Batches, step: int) -> Iterator[Batch]:
