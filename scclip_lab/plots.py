@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from scclip_core import prediction
 from scclip_core.files import atomic_write
@@ -30,7 +31,7 @@ def set_theme() -> None:
     """One look for all figures: ticks, safe colours, and text that is readable at half size."""
     sns.set_theme(style="ticks", context="talk", palette=list(OKABE_ITO), font_scale=0.8)
     matplotlib.rcParams.update(
-        {"figure.dpi": 100, "savefig.dpi": 100, "savefig.bbox": "tight", "image.cmap": "viridis"}
+        {"figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "image.cmap": "viridis"}
     )
 
 
@@ -55,10 +56,14 @@ def save_figure(figure: Figure, table: pd.DataFrame, name: str, folder: Path) ->
 
 
 def save_png(figure: Figure, name: str, folder: Path) -> None:
-    """Write `name.png` into a folder that exists, and close the figure."""
-    with atomic_write(folder / f"{name}.png") as path:
-        figure.savefig(path, format="png", metadata={"Software": None})
+    """Write `name.png` into a folder that exists, in 256 colours, and close the figure."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     plt.close(figure)
+    # A third of the size, and no difference that is seen.
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with atomic_write(folder / f"{name}.png") as path:
+        image.save(path, format="png", optimize=True)
 
 
 def save_table(table: pd.DataFrame, name: str, folder: Path) -> bool:

@@ -24,8 +24,15 @@ READING_ORDER = (
     "text",
     "segmentation",
     "dense",
+    "hooks",
     "prediction",
     "baselines",
+    "last_block",
+    "gem",
+    "resclip",
+    "registers",
+    "rfclip",
+    "floss",
 )
 # Lines of site/pages/api.md that are replaced by lists of pages.
 MARKS = ("<!-- public names -->", "<!-- core -->", "<!-- lab -->")

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from scclip_core import METHODS, SCCLIP, FrozenCLIP, SCCLIPConfig, make_method
-from scclip_core.baselines import (
-    GEM,
+from scclip_core.gem import GEM, GEMConfig
+from scclip_core.last_block import (
     NACLIP,
     SCLIP,
     BaselineConfig,
-    GEMConfig,
     MaskCLIP,
     NACLIPConfig,
     Values,
@@ -20,6 +19,7 @@ from scclip_core.baselines import (
     gaussian_window,
 )
 from tests.conftest import tiny_clip
+from tests.slow import by_loops, entering, heads, project, softmax_rows
 
 GRID = (3, 4)
 
@@ -36,36 +36,6 @@ def tokens_of(name, model, images, **parameters):
         return make_method(name, model, **parameters).dense_tokens(images, GRID)
 
 
-def entering(model, images):
-    """Every block's input, by open_clip's own blocks."""
-    found, tokens = [], model.embed(images)
-    for block in model.blocks:
-        found.append(tokens)
-        tokens = block(tokens)
-    return found
-
-
-def heads(model, block, tokens):
-    """q, k, v of one image [L, C] by slicing the weights, [heads][L, d] each."""
-    x = block.ln_1(tokens)
-    d = model.width // model.heads
-    parts = []
-    for i in range(3):
-        rows = slice(i * model.width, (i + 1) * model.width)
-        projected = x @ block.attn.in_proj_weight[rows].T + block.attn.in_proj_bias[rows]
-        parts.append([projected[:, h * d : (h + 1) * d] for h in range(model.heads)])
-    return parts
-
-
-def by_loops(weights, values):
-    """Each row of the result is a sum over what it attends to."""
-    return torch.stack([sum(w * v for w, v in zip(row, values, strict=True)) for row in weights])
-
-
-def project(block, joined):
-    return joined @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
-
-
 def slow_last_block(model, images, weigh, whole):
     """The last block with weights [L, L] of each head from `weigh`; residual and MLP if `whole`."""
     block, results = model.blocks[-1], []
@@ -78,10 +48,6 @@ def slow_last_block(model, images, weigh, whole):
             out = out + block.mlp(block.ln_2(out))
         results.append(out[1:])
     return torch.stack(results)
-
-
-def softmax_rows(logits):
-    return torch.stack([torch.exp(r - r.max()) / torch.exp(r - r.max()).sum() for r in logits])
 
 
 def qq(q, k):
@@ -124,8 +90,9 @@ def test_a_baseline_is_its_papers_formula(model, few, name):
     assert torch.allclose(tokens_of(name, model, few), expected, atol=1e-4)
 
 
-def test_every_baseline_has_a_slow_version_here():
-    assert {*SLOW, "gem"} == {name for name in METHODS if not name.startswith("scclip")}
+def test_every_baseline_has_a_slow_version():
+    elsewhere = {"gem", "resclip", "registers", "rfclip"}  # each has a file of its own, or a test
+    assert {*SLOW, *elsewhere} == {name for name in METHODS if not name.startswith("scclip")}
 
 
 def test_vanilla_is_open_clips_own_forward_read_densely(model, images):
@@ -271,6 +238,9 @@ def test_the_methods_have_the_fields_own_names():
         "clearclip",
         "naclip",
         "gem",
+        "resclip",
+        "registers",
+        "rfclip",
         "scclip",
         "scclip-published",
     ]
@@ -296,6 +266,9 @@ def test_every_method_has_a_configuration_of_its_own(model):
         "clearclip": "BaselineConfig",
         "naclip": "NACLIPConfig",
         "gem": "GEMConfig",
+        "resclip": "ResCLIPConfig",
+        "registers": "RegistersConfig",
+        "rfclip": "RFCLIPConfig",
         "scclip": "SCCLIPConfig",
         "scclip-published": "SCCLIPConfig",
     }
@@ -322,10 +295,10 @@ def test_parameters_replace_fields_of_the_configuration(model):
 def test_unknown_names_and_parameters_list_what_exists(model):
     with pytest.raises(ValueError, match=r"method must be one of vanilla, .*gem.*, got 'gemm'"):
         make_method("gemm", model)
-    told = "parameters of naclip must be of: templates, sigma; got width"
+    told = "parameters of naclip must be of: templates, position_offset, sigma; got width"
     with pytest.raises(ValueError, match=told):
         make_method("naclip", model, width=3)
-    told = "parameters of vanilla must be of: templates; got sigma, beta"
+    told = "parameters of vanilla must be of: templates, position_offset; got sigma, beta"
     with pytest.raises(ValueError, match=told):
         make_method("vanilla", model, sigma=3, templates=("{}",), beta=1)
 
@@ -343,6 +316,7 @@ def test_unknown_names_and_parameters_list_what_exists(model):
         ("gem", {"iterations": -1}, "iterations must be a whole number >= 0, got -1"),
         ("gem", {"iterations": 1.5}, "iterations must be a whole number >= 0"),
         ("vanilla", {"templates": "a photo of {}"}, "templates must be a non-empty tuple"),
+        ("values", {"position_offset": -0.1}, r"position_offset must be a number in \[0, 1\)"),
         ("naclip", {"templates": ()}, "templates must be a non-empty tuple"),
         ("gem", {"templates": ("{} {}",)}, "templates must be a non-empty tuple"),
         ("scclip", {"beta": 2}, "beta must be in"),

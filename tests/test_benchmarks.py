@@ -1,6 +1,7 @@
 """The eight public benchmarks: miniatures in their exact folders, scored as scikit-learn does."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,17 +14,17 @@ from scclip_core import SCCLIP, cli
 from scclip_core.baselines import METHODS
 from scclip_core.segmentation import upsample
 from scclip_lab import cli as lab_cli
-from scclip_lab.datasets.benchmarks import BENCHMARKS, DATASETS, open_dataset, read_class_names
+from scclip_lab.datasets.benchmarks import BENCHMARKS, DATASETS, open_dataset
 from scclip_lab.datasets.protocol import Protocol, label_map
+from scclip_lab.datasets.protocols import REPOSITORIES
 from scclip_lab.datasets.scenes import N_OBJECTS
+from scclip_lab.evaluation.inference import label_maps
 from scclip_lab.evaluation.metrics import mean_iou
 from scclip_lab.evaluation.reports import measures_of
-from scclip_lab.evaluation.runner import Chunks, evaluate, label_maps
+from scclip_lab.evaluation.runner import Chunks, evaluate
 
 # Width and height.
 SIZES = [(60, 44), (44, 60), (50, 50)]
-COUNTS = {"voc20": 20, "context59": 59, "coco_objects": 80, "coco_stuff": 171, "ade20k": 150}
-COUNTS |= {"cityscapes": 19, "background": 1, "background_stuff": 1}
 
 
 def save(array: np.ndarray, path, **options) -> None:
@@ -113,10 +114,21 @@ def coco_stuff(root, label=None):
 
 
 def coco_things(root):
-    return coco_stuff(root, {0: 1, 10: 11, 12: 12, 89: 80, 91: 0, 181: 0, 255: 255})
+    # Unlabelled pixels (255) are background in the published ground truth.
+    return coco_stuff(root, {0: 1, 10: 11, 12: 12, 89: 80, 91: 0, 181: 0, 255: 0})
 
 
-def cityscapes(root):
+def converted(root, values, ending):
+    """COCO as mmsegmentation wants it: the values of the maps are the labels."""
+    names = ["000000000139", "000000000285", "000000000632"]
+    pictures(names, root / "images" / "val2017")
+    maps = list(blocks(values))
+    for name, labelled in zip(names, maps, strict=True):
+        save(labelled, root / "annotations" / "val2017" / f"{name}{ending}.png")
+    return maps
+
+
+def cityscapes(root, converted=False):
     names = [f"{city}_00000{i}_000019" for i, city in enumerate(("frankfurt", "lindau", "munster"))]
     maps = list(blocks([0, 4, 7, 8, 26, 33]))
     label = {0: 255, 4: 255, 7: 0, 8: 1, 26: 13, 33: 18}
@@ -126,6 +138,9 @@ def cityscapes(root):
         save(rgb, root / "leftImg8bit" / "val" / city / f"{name}_leftImg8bit.png")
         for kind in ("labelIds", "instanceIds"):
             save(values, root / "gtFine" / "val" / city / f"{name}_gtFine_{kind}.png")
+        if converted:
+            labelled = np.vectorize(label.get)(values).astype(np.uint8)
+            save(labelled, root / "gtFine" / "val" / city / f"{name}_gtFine_labelTrainIds.png")
     return [np.vectorize(label.get)(values).astype(np.uint8) for values in maps]
 
 
@@ -149,13 +164,21 @@ MAKERS = {
     "coco-stuff": coco_stuff,
     "cityscapes": cityscapes,
     "ade20k": ade20k,
+    "coco-object for mmsegmentation": lambda root: converted(
+        root, [0, 1, 41, 80], "_instanceTrainIds"
+    ),
+    "coco-stuff for mmsegmentation": lambda root: converted(
+        root, [0, 99, 170, 255], "_labelTrainIds"
+    ),
+    "cityscapes for mmsegmentation": lambda root: cityscapes(root, converted=True),
+    "ade20k in a folder of mmsegmentation": lambda root: ade20k(root / "ade"),
 }
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_miniature_is_read_and_scored_as_scikit_learn_does(name, tmp_path, model):
     expected = MAKERS[name](tmp_path)
-    data = open_dataset(name.removesuffix(" from instances"), tmp_path)
+    data = open_dataset(name.split()[0], tmp_path)
     chunks = Chunks(data, model)
     assert len(data.samples) == 3
     for i, labels in enumerate(expected):
@@ -179,49 +202,33 @@ def test_a_miniature_is_read_and_scored_as_scikit_learn_does(name, tmp_path, mod
     assert mean_iou(results.counts["scclip"].sum(0)) == pytest.approx(score, abs=1e-12)
 
 
-@pytest.mark.parametrize("file", COUNTS)
-def test_word_lists_have_the_classes_of_their_data_set(file):
-    words = read_class_names(file)
-    names = [name for names in words for name in names]
-    assert len(words) == COUNTS[file]
-    assert all(names) and len(set(names)) == len(names)
-
-
-def test_words_of_every_benchmark_differ():
-    for benchmark in BENCHMARKS.values():
-        names = [name for names in benchmark.classes() for name in names]
-        assert len(set(names)) == len(names)
-
-
-def test_the_protocol_is_the_published_one():
-    short = {name: b.protocol.short_side for name, b in BENCHMARKS.items()}
-    assert short.pop("cityscapes") == 560 and set(short.values()) == {336}
-    scales = {name: b.protocol.logit_scale for name, b in BENCHMARKS.items()}
-    assert {name: scale for name, scale in scales.items() if scale != 40} == {
-        "voc21": 50,
-        "coco-object": 55,
-    }
-    thresholds = {n: b.protocol.probability_threshold for n, b in BENCHMARKS.items()}
-    expected = {"voc21": 0.15, "context60": 0.15, "coco-object": 0.35}
-    assert {name: threshold for name, threshold in thresholds.items() if threshold} == expected
-    assert {n for n, b in BENCHMARKS.items() if b.protocol.area_threshold} == {"voc21"}
-    assert all((b.protocol.window, b.protocol.stride) == (224, 112) for b in BENCHMARKS.values())
-
-
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_wrong_root_is_answered_with_the_expected_tree(name, tmp_path):
     for root in (tmp_path, tmp_path / "missing", None):
         with pytest.raises(ValueError, match="root must be the folder that holds") as error:
             open_dataset(name, root)
-        for line in BENCHMARKS[name].tree:
-            assert f"\n  {line}" in str(error.value)
+        for layout in BENCHMARKS[name].layouts:
+            for line in layout.tree:
+                assert f"\n  {line}" in str(error.value)
 
 
-def test_a_tree_without_pictures_is_refused(tmp_path):
-    (tmp_path / "ADEChallengeData2016" / "images" / "validation").mkdir(parents=True)
-    (tmp_path / "ADEChallengeData2016" / "annotations" / "validation").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"root must hold images of ade20k, .* has none"):
-        open_dataset("ade20k", tmp_path)
+def test_a_tree_without_label_maps_is_refused(tmp_path):
+    pictures([f"ADE_val_0000000{i}" for i in (1, 2, 3)], tmp_path / "ade/ADEChallengeData2016/x")
+    folder = tmp_path / "ade/ADEChallengeData2016"
+    (folder / "images").mkdir()
+    (folder / "x").rename(folder / "images/validation")
+    (folder / "annotations/validation").mkdir(parents=True)
+    missing = "ADEChallengeData2016/annotations/validation/NAME.png"
+    with pytest.raises(ValueError, match=f"has no {missing}; expected under it:"):
+        open_dataset("ade20k", tmp_path / "ade")
+
+
+def test_an_empty_list_of_pictures_is_refused(tmp_path):
+    context(tmp_path)
+    names = tmp_path / "VOCdevkit/VOC2010/ImageSets/SegmentationContext/val.txt"
+    names.write_text("")
+    with pytest.raises(ValueError, match=r"root must hold images of context60, .* has none"):
+        open_dataset("context60", tmp_path)
 
 
 def test_names_and_counts_that_make_no_sense_are_refused(tmp_path):
@@ -233,12 +240,21 @@ def test_names_and_counts_that_make_no_sense_are_refused(tmp_path):
 
 def test_the_command_lines_know_the_same_names():
     assert lab_cli.DATASETS == DATASETS
+    assert lab_cli.PROTOCOLS == tuple(REPOSITORIES)
+    assert set(lab_cli.CHANGES) < {field.name for field in fields(Protocol)}
     assert cli.METHODS == tuple(METHODS)
 
 
 def test_a_picture_of_scenes_is_what_it_says():
     picture, labels = open_dataset("scenes-held-out", count=3, seed=5).samples.read(2)
     assert picture.size == (224, 224) and labels.shape == (224, 224) and labels.max() < 56
+
+
+def test_converted_label_maps_come_before_the_original_ones(tmp_path):
+    # Where both kinds lie in one folder, the published code reads the converted ones.
+    cityscapes(tmp_path, converted=True)
+    layout, folder = BENCHMARKS["cityscapes"].find(tmp_path)
+    assert folder == tmp_path and "labelTrainIds" in layout.tree[1]
 
 
 def test_every_benchmark_has_its_miniature():

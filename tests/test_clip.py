@@ -195,8 +195,9 @@ def test_a_list_is_no_dictionary_of_tensors(tmp_path):
 def test_the_bundled_layout_loads_here_and_by_open_clip_alone(tmp_path, images, caplog):
     state = {name: tensor.half().contiguous() for name, tensor in tiny_clip().state_dict().items()}
     save_file(state, tmp_path / "open_clip_model.safetensors")
+    words = ["dog", "cat"]
     (tmp_path / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": ARCHITECTURE, "preprocess_cfg": {}})
+        json.dumps({"model_cfg": ARCHITECTURE, "preprocess_cfg": {}, "words": words})
     )
     with caplog.at_level(logging.WARNING):
         ours = load_folder(tmp_path)
@@ -204,10 +205,14 @@ def test_the_bundled_layout_loads_here_and_by_open_clip_alone(tmp_path, images, 
     theirs = FrozenCLIP(open_clip.create_model(f"local-dir:{tmp_path}"))
     assert ours.dtype == torch.float32
     assert torch.equal(ours.embed(images), theirs.embed(images))
+    assert ours.words == ("dog", "cat") and theirs.words == ()
 
 
 def test_a_missing_bundled_model_is_told(tmp_path):
-    with pytest.raises(RuntimeError, match="bundled model is missing"):
+    with pytest.raises(RuntimeError, match=r"bundled model is missing: .*model\.safetensors"):
+        load_folder(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").touch()
+    with pytest.raises(RuntimeError, match=r"bundled model is missing: .*config\.json"):
         load_folder(tmp_path)
     with pytest.raises(ValueError, match="pretrained must be left out for mini"):
         load_clip("mini", "openai")

@@ -11,7 +11,7 @@ import pytest
 from scclip_lab.cli import main
 
 COMMANDS = (
-    *("evaluate", "evaluate-mini", "figures", "tables"),
+    *("evaluate", "reproduce", "evaluate-mini", "figures", "tables"),
     *("bench", "notebooks", "train", "finetune"),
 )
 

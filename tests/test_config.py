@@ -8,7 +8,8 @@ import pytest
 from scclip_core import SCCLIPConfig
 from scclip_core.config import SWITCHES
 
-VARIANTS = {"self_attention": "qk", "lof": "standard", "repair_from": "all", "templates": ("{}",)}
+VARIANTS = {"self_attention": "qk", "lof": "standard", "repair_from": "all"}
+VARIANTS |= {"position_offset": 0.0, "templates": ("{}",)}
 
 
 def test_the_default_is_the_article():
@@ -22,13 +23,14 @@ def test_the_default_is_the_article():
     assert all(getattr(config, name) for name in SWITCHES)
 
 
-def test_the_published_code_differs_from_the_article_in_four_points():
+def test_the_published_code_differs_from_the_article_in_five_points():
     article, published = SCCLIPConfig(), SCCLIPConfig.published()
     names = [field.name for field in fields(article)]
     differing = {name for name in names if getattr(article, name) != getattr(published, name)}
-    assert differing == {"self_attention", "lof", "repair_from", "templates"}
+    assert differing == {"self_attention", "lof", "repair_from", "position_offset", "templates"}
     kinds = (published.self_attention, published.lof, published.repair_from)
     assert kinds == ("kk", "published", "clean")
+    assert (article.position_offset, published.position_offset) == (0.0, 0.1)
     assert len(published.templates) == 80
     assert published.templates[0] == "a bad photo of a {}."
 
@@ -83,6 +85,7 @@ def test_a_configuration_cannot_be_changed():
         ("content_gain", 0.0, "> 0"),
         ("mix", -0.1, "[0, 1]"),
         ("res_cls", -1.0, ">= 0"),
+        ("position_offset", 1.0, "[0, 1)"),
         ("pre_adjust_idx", -1, ">= 0"),
         ("multi_end_idx", 3, "multi_start_idx (3)"),
         ("self_attention", "kq", "qk, kk, qq, vv"),

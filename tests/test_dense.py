@@ -8,7 +8,11 @@ import torch
 from torch import nn
 
 from scclip_core import METHODS, SCCLIP, DenseCLIP, FrozenCLIP, SCCLIPConfig, make_method
-from scclip_core.baselines import GEM, NACLIP, Vanilla
+from scclip_core.gem import GEM
+from scclip_core.last_block import NACLIP, Vanilla
+from scclip_core.registers import Registers
+from scclip_core.resclip import ResCLIP
+from scclip_core.rfclip import RFCLIP
 from scclip_core.segmentation import upsample
 from scclip_core.text import max_over_names
 from tests.conftest import TEXT, tiny_clip
@@ -338,7 +342,11 @@ def test_the_cached_blocks_are_those_of_the_model_itself(method, images):
     for i, block in enumerate(method.model.blocks):
         tokens = block(tokens)
         name = f"blocks.{i}.hook_resid_post"
-        if name in cache:
+        if name not in cache or isinstance(method, Registers | RFCLIP):
+            continue  # these two change what goes into the blocks
+        if isinstance(method, ResCLIP):  # forms the attention of some blocks itself
+            assert torch.allclose(cache[name], tokens, atol=1e-4), name
+        else:
             assert torch.equal(cache[name], tokens), name
     # all but the last are run by every method
     assert {f"blocks.{i}.hook_resid_post" for i in range(11)} <= set(cache)

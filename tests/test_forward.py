@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig
+from scclip_core.baselines import METHODS, make_method
 from scclip_core.segmentation import upsample
 from tests.conftest import tiny_clip
 
@@ -34,6 +35,20 @@ def test_positions_of_another_grid_are_bicubic(model):
     maps = model.visual.positional_embedding[1:].T.unflatten(1, (8, 8))[None]
     expected = nn.functional.interpolate(maps, size=(5, 12), mode="bicubic", align_corners=False)
     assert torch.allclose(model.positions((5, 12))[1:], expected[0].flatten(1).T, atol=1e-6)
+
+
+def test_published_positions_are_read_at_a_scale_of_a_tenth_of_a_patch_more(model):
+    table = model.visual.positional_embedding[1:].T.unflatten(1, (8, 8))[None]
+    scale = (5.1 / 8, 12.1 / 8)
+    expected = nn.functional.interpolate(table, scale_factor=scale, mode="bicubic")[0]
+    found = model.positions((5, 12), 0.1)
+    assert found.shape == (61, 64) and torch.equal(found[1:], expected.flatten(1).T)
+    assert not torch.allclose(found, model.positions((5, 12)), atol=1e-3)
+    assert model.positions((8, 8), 0.1) is model.visual.positional_embedding
+    image = torch.randn(1, 3, 80, 192, generator=torch.Generator().manual_seed(0))
+    for name in METHODS:
+        plain, published = (make_method(name, model, position_offset=x) for x in (0.0, 0.1))
+        assert not torch.equal(plain(image), published(image)), name
 
 
 def test_the_projections_are_those_of_the_blocks_own_attention(model, images):

@@ -275,9 +275,26 @@ def test_the_report_names_class_and_parameters_of_every_method(few, model):
         ("scclip", "SCCLIP", "SCCLIPConfig"),
     ]
     configs = [m["config"] for m in stored]
-    assert configs[0] == {"templates": ["a photo of {}"]}
-    assert configs[1] == {"templates": ["a photo of {}"], "sigma": 0.3}
+    assert configs[0] == {"templates": ["a photo of {}"], "position_offset": 0.0}
+    assert configs[1] == {**configs[0], "sigma": 0.3}
     assert configs[2]["beta"] == 0.5 and configs[2]["repair"] is True
+
+
+def test_the_report_tells_protocol_words_and_changes(few, model, monkeypatch):
+    root, out = few
+    monkeypatch.setattr(cli, "load_model", lambda args: model)
+    line = evaluate_ade20k(root, out)
+    changes = ("--protocol", "sclip", "--words", "own", "--window", "128", "--prob-thd", "0.2")
+    assert cli.main([*line, *changes, "--short-side", "128", "--pamr", "1"]) == 0
+    stored = json.loads((out / "scores.json").read_text())
+    assert stored["words"] == "own" and "skyscraper" in str(stored["classes"])
+    protocol = stored["protocol"]
+    told = "sclip with short_side 128, window 128, probability_threshold 0.2, pamr_steps 1"
+    assert protocol["name"] == told and protocol["stride"] == 112
+    assert "configs/cfg_ade20k.py" in protocol["source"]
+    with pytest.raises(ValueError, match="holds a run of vanilla that differs in protocol"):
+        data = open_dataset("ade20k", root, words="own", protocol="scclip")
+        evaluate({"vanilla": make_method("vanilla", model)}, data, out, workers=0)
 
 
 def test_the_log_of_another_run_is_refused_and_left_alone(tmp_path):

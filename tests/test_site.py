@@ -203,7 +203,8 @@ def test_every_public_name_of_the_core_is_on_a_page_and_linked_from_the_referenc
 def test_every_package_of_the_lab_has_a_page_with_its_modules(site):
     lab = ROOT / "scclip_lab"
     for path in lab.rglob("*.py"):
-        if path.stem[0] == "_":
+        # Solutions of exercises are not part of the reference.
+        if path.stem[0] == "_" or path.parent.name == "solutions":
             continue
         package = path.parent.name if path.parent != lab else "scclip_lab"
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)

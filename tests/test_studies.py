@@ -25,7 +25,7 @@ from scclip_lab.evaluation.metrics import (
 )
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.plots import GREY, save_table
-from scclip_lab.studies import captions, checks, main_figures
+from scclip_lab.studies import captions, main_figures, verdicts
 from scclip_lab.studies import ch01_shapes as shapes
 from scclip_lab.studies import ch02_outliers as outliers
 from scclip_lab.studies import ch03_similarity as similarity
@@ -34,6 +34,7 @@ from scclip_lab.studies import ch05_ablation as ablation
 from scclip_lab.studies import ch07_timing as timing
 from scclip_lab.studies import ch08_claims as claims
 from scclip_lab.studies import ch09_baselines as baselines
+from scclip_lab.studies import rules_results as rules
 from scclip_lab.studies.drawing import (
     label_rows,
     legend_handles,
@@ -44,6 +45,9 @@ from scclip_lab.studies.drawing import (
     word_colours,
 )
 from scclip_lab.studies.tables import fit_exponents, row_where
+
+# A column of chapter 7.
+SAVED = "saved (% of vanilla)"
 
 
 @pytest.fixture(scope="module")
@@ -166,28 +170,48 @@ def test_the_best_setting_of_every_parameter_is_taken():
     rows = [("beta", b, v, 0, 1) for b, v in ((0.2, 0.1), (0.6, 0.3))]
     rows += [("lof_neighbors", k, v, 0, 1) for k, v in ((5, 0.5), (30, 0.2))]
     table = pd.DataFrame(rows, columns=["parameter", "setting", "value", "low", "high"])
-    chosen = ablation.best_settings(table)
+    others = table.assign(measure="objects right", value=1 - table["value"])
+    chosen = ablation.best_settings(pd.concat([table.assign(measure="mIoU"), others]))
     assert (chosen.beta, chosen.lof_neighbors, chosen.res_cls) == (0.6, 5, 0.3)
 
 
 @pytest.mark.parametrize(("start", "end", "kept"), [(0.4, 0.3, (9, 10)), (0.3, 0.4, (3, 6))])
 def test_of_two_ends_that_leave_no_layer_the_better_one_is_taken(start, end, kept):
     rows = [("multi_start_idx", 9, start), ("multi_end_idx", 6, end)]
-    chosen = ablation.best_settings(pd.DataFrame(rows, columns=["parameter", "setting", "value"]))
+    table = pd.DataFrame(rows, columns=["parameter", "setting", "value"])
+    chosen = ablation.best_settings(table.assign(measure="mIoU"))
     assert (chosen.multi_start_idx, chosen.multi_end_idx) == kept
 
 
 @pytest.mark.parametrize(
-    ("value", "gain_low", "verdict"),
-    [(0.1, 0.01, checks.HOLDS), (0.3, 0.01, checks.FAILS), (0.3, -0.01, checks.UNDECIDED)],
+    ("setting", "low", "verdict"),
+    [(0.4, 0.0, verdicts.HOLDS), (0.6, 0.01, verdicts.FAILS), (0.6, -0.01, verdicts.UNDECIDED)],
 )
-def test_a_best_setting_is_refuted_only_by_a_paired_gain_above_zero(value, gain_low, verdict):
-    rows = [
-        ("beta", 0.4, 0.2, 0.1, 0.3, 0, 0, 0),
-        ("beta", 0.6, value, 0, 1, value - 0.2, gain_low, 0.5),
-    ]
-    table = pd.DataFrame(rows, columns=["parameter", "setting", *GAINED])
-    assert checks.best_in_sweep("beta", 0.4)(table)[1] == verdict
+def test_a_setting_is_refuted_only_by_one_that_gains_on_fresh_scenes(setting, low, verdict):
+    row = ("beta", setting, 0.4, 0.02, low, 0.05)
+    columns = ["parameter", "setting", "claimed", "value", "low", "high"]
+    assert rules.best_in_sweep("beta")(pd.DataFrame([row], columns=columns))[1] == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "gain_low", "verdict"),
+    [(0.1, 0.01, verdicts.HOLDS), (0.3, 0.01, verdicts.FAILS), (0.3, -0.01, verdicts.UNDECIDED)],
+)
+def test_a_best_weight_is_refuted_only_by_a_paired_gain_above_zero(value, gain_low, verdict):
+    rows = [(0.3, 0.2, 0.1, 0.3, 0, 0, 0), (0.5, value, 0, 1, value - 0.2, gain_low, 0.5)]
+    table = pd.DataFrame(rows, columns=["res_cls", *GAINED]).assign(measure="mIoU")
+    assert rules.best_residual(table)[1] == verdict
+
+
+@pytest.mark.parametrize(("left_out", "verdict"), [(0.01, verdicts.HOLDS), (0.03, verdicts.FAILS)])
+def test_gains_overlap_where_each_module_can_be_spared(left_out, verdict):
+    rows = [("mIoU", "left out", name, left_out) for name in SWITCHES[:2]]
+    rows += [("mIoU", kind, SWITCHES[0], 0.02) for kind in ("alone", "added")]
+    rows.append(("mIoU", "total", "all modules", 0.04))
+    columns = ["measure", "ablation", "module", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    others = [table.assign(measure=name) for name in ("objects right", "background right")]
+    assert rules.overlapping_gains(pd.concat([table, *others]))[1] == verdict
 
 
 def test_exponents_of_exact_powers_are_found():
@@ -204,8 +228,8 @@ def test_operations_by_formula_agree_with_torchs_counter():
 
 def test_the_ledger_has_a_row_for_each_claim_and_each_verdict_is_a_known_one():
     table = claims.ledger()
-    assert len(table) == len(claims.CLAIMS) >= 25
-    known = (checks.HOLDS, checks.FAILS, checks.UNDECIDED, checks.UNTESTED)
+    assert len(table) == len(claims.CLAIMS) >= 55
+    known = tuple(claims.COLOURS)
     assert table["verdict"].str.startswith(known).all()
     pd.testing.assert_frame_equal(
         table, studies.load_table("08_ledger").astype(str), check_dtype=False
@@ -214,17 +238,25 @@ def test_the_ledger_has_a_row_for_each_claim_and_each_verdict_is_a_known_one():
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(0.01, 0.03, checks.HOLDS), (-0.03, -0.01, checks.FAILS), (-0.01, 0.02, checks.UNDECIDED)],
+    [
+        (0.01, 0.03, verdicts.HOLDS),
+        (-0.03, -0.01, verdicts.FAILS),
+        (-0.01, 0.02, verdicts.UNDECIDED),
+    ],
 )
 def test_a_gain_is_judged_by_its_interval(low, high, verdict):
-    row = ("mIoU", "added", "repair", (low + high) / 2, low, high)
-    table = pd.DataFrame([row], columns=["measure", "ablation", "module", "value", "low", "high"])
-    assert checks.added_gain("repair")(table)[1] == verdict
+    gain = ("added", "repair", (low + high) / 2, low, high)
+    rows = [("mIoU", *gain), ("objects right", "added", "repair", 0.05, 0, 1)]
+    rows += [("background right", "added", "repair", -0.02, -1, 0)]
+    table = pd.DataFrame(rows, columns=["measure", "ablation", "module", "value", "low", "high"])
+    text, found = rules.added_gain("repair")(table)
+    assert found == verdict
+    assert text.endswith("(object pixels +5.0, background pixels -2.0)")
 
 
 def test_a_rule_that_finds_no_row_says_so():
     with pytest.raises(ValueError, match=r"exactly one row must match .*repair.*, got 0"):
-        checks.added_gain("repair")(pd.DataFrame({"measure": [], "ablation": [], "module": []}))
+        rules.added_gain("repair")(pd.DataFrame({"measure": [], "ablation": [], "module": []}))
 
 
 def test_every_figure_is_drawn_again_from_its_numbers_alone(tmp_path):
@@ -246,7 +278,7 @@ def test_a_caption_is_a_sentence_that_follows_the_numbers(name, tmp_path):
     else:
         numbers = [
             c
-            for c in ("value", "gain", "ratio", "share", "milliseconds", "saved (% of vanilla)")
+            for c in ("value", "gain", "change", "ratio", "share", "milliseconds", SAVED)
             if c in table
         ]
         table[numbers] = table[numbers] * np.linspace(1.5, 3, len(table))[:, None]

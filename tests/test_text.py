@@ -1,5 +1,7 @@
 """Class names to embeddings: synonyms, templates, and what is kept."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,6 +103,41 @@ def test_what_was_embedded_is_kept_until_the_model_moves(monkeypatch):
     assert torch.equal(first, again[[1, 0]])
     assert embed_names(model.double(), ["dog"], TEMPLATE).dtype == torch.float64
     assert len(calls) == 3
+
+
+@pytest.fixture
+def small_vocabulary():
+    """A model that was trained on "dog" and "cat" alone: all other rows of its table are zero."""
+    model = FrozenCLIP(tiny_clip(), "small", ("dog", "cat"))
+    table = model.clip.token_embedding.weight
+    kept = [token for word in model.words for token in model.tokenizer.encode(word)]
+    table[[row for row in range(len(table)) if row not in kept]] = 0
+    return model
+
+
+def test_names_that_were_never_trained_get_one_warning_with_the_words_that_were(small_vocabulary):
+    told = (
+        "small was never trained on 'zebra', 'dog house', so that what it finds there means"
+        " nothing. It knows: dog, cat."
+    )
+    with pytest.warns(UserWarning) as warned:
+        embed_names(small_vocabulary, ["dog", "zebra", "cat", "dog house"], ("{}",))
+    assert [str(warning.message) for warning in warned] == [told]
+
+
+def test_trained_names_and_large_vocabularies_get_no_warning(small_vocabulary, model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_names(small_vocabulary, ["dog", "Cat"], ("{}",))
+        embed_names(model, ["zebra"], ("{}",))
+    assert small_vocabulary.unknown_names(["cat", "zebra", "dog"]) == ["zebra"]
+    assert model.unknown_names(["zebra"]) == []
+
+
+def test_a_warning_without_known_words_lists_none(small_vocabulary):
+    nameless = FrozenCLIP(small_vocabulary.clip, "small")
+    with pytest.warns(UserWarning, match="small was never trained on 'zebra', .* nothing.$"):
+        embed_names(nameless, ["zebra"], ("{}",))
 
 
 def test_a_class_takes_its_max_over_names():

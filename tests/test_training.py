@@ -1,5 +1,6 @@
 """Training the bundled model: truth is about whole images, each change does what it says."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from scclip_core import FrozenCLIP
 from scclip_core.images import normalise
 from scclip_lab.datasets.atlas import TRAINING_STYLES, load_atlas
-from scclip_lab.datasets.scenes import BACKGROUNDS, WORDS
+from scclip_lab.datasets.scenes import BACKGROUNDS, N_OBJECTS, WORDS
 from scclip_lab.training import train as training
 from scclip_lab.training.augment import draw_varied, hue_rotation, recolour, variants
 from scclip_lab.training.curriculum import CURRICULUM, Batches, Phase, caption, phase_at
@@ -28,6 +29,7 @@ from scclip_lab.training.model import (
     SHORT_FROM,
     STD,
     MiniCLIP,
+    coverage_weights,
     sine_positions,
     whitened_patches,
 )
@@ -51,6 +53,7 @@ PLAIN = StepPlan(
     skip_mlp=False,
     pool=1,
     power=1.0,
+    background=0.0,
     seed=0,
 )
 
@@ -383,7 +386,7 @@ def test_the_summed_layers_are_those_that_the_plan_names(model, images):
 
 
 def test_plans_are_drawn_from_all_that_is_allowed():
-    plans = [draw_plan(np.random.default_rng(s), 7) for s in range(400)]
+    plans = [draw_plan(np.random.default_rng(s), 7, 0.0) for s in range(400)]
     assert {p.crop for p in plans} == {0, 2, 3, 4, 5}
     assert {p.pool for p in plans} == {1, 2, 3, 4}
     assert {p.power for p in plans} == {1.0, 2.0, 4.0}
@@ -401,7 +404,7 @@ def test_plans_are_drawn_from_all_that_is_allowed():
         (np.mean([p.summed is not None for p in plans]), 0.6, 0.8),
     ):
         assert low < share < high
-    small = [draw_plan(np.random.default_rng(s), 4) for s in range(100)]
+    small = [draw_plan(np.random.default_rng(s), 4, 2.0) for s in range(100)]
     assert {p.crop for p in small} == {0, 2, 3, 4} and max(p.pool for p in small) == 2
 
 
@@ -443,12 +446,40 @@ def test_matrices_of_the_blocks_are_muons_and_every_weight_is_trained_once(model
     assert all(p.ndim == 2 for g in muon.param_groups for p in g["params"])
 
 
+def test_the_coverage_is_smallest_where_the_shares_are_as_the_weights():
+    # Three words; four windows, each sure of one of them, in all ways to share them out.
+    present = torch.ones(1, 3, dtype=torch.bool)
+    weight = torch.tensor([[1.0, 1.0, 2.0]])
+    sure = torch.eye(3) * 8
+
+    def loss(labels, weight=None):
+        return window_loss(sure[torch.tensor(labels)][None], present, 1.0, weight).item()
+
+    shares = [sorted(s) for s in itertools.product(range(3), repeat=4) if set(s) == {0, 1, 2}]
+    assert min(shares, key=lambda s: loss(s, weight)) == [0, 1, 2, 2]
+    assert loss([0, 1, 2, 2]) == pytest.approx(loss([0, 0, 1, 2]), abs=1e-5)
+
+
+def test_the_background_weighs_as_much_as_its_share_of_the_objects():
+    present = torch.zeros(2, len(WORDS), dtype=torch.bool)
+    present[0, [0, 1, 2, N_OBJECTS]] = True
+    present[1, [5, N_OBJECTS + 1]] = True
+    weight = coverage_weights(present, 2.0)
+    assert (weight[:, :N_OBJECTS] == 1).all()
+    assert weight[0, N_OBJECTS] == 6 and weight[1, N_OBJECTS + 1] == 2
+    assert (coverage_weights(present, 0.0) == 1).all()
+
+
 def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
-    rates = [learning_rate(step, 10_000) for step in range(10_001)]
+    rates = [learning_rate(step, 10_000, 0) for step in range(10_001)]
     assert rates[0] == pytest.approx(1 / training.WARM_UP)
     assert rates[training.WARM_UP : 7000] == [1.0] * (7000 - training.WARM_UP)
     assert rates[-1] == 0 and rates[-2] > 0
     assert rates[7000:] == sorted(rates[7000:], reverse=True)
+    again = [learning_rate(step, 10_000, 500) for step in range(10_501)]
+    assert again[:10_000] == rates[:10_000]
+    assert again[10_000] == training.AGAIN and again[-1] == 0
+    assert again[10_000:] == sorted(again[10_000:], reverse=True)
 
 
 def test_a_few_steps_lower_the_loss(batches):
@@ -494,7 +525,7 @@ def test_the_moving_average_is_kept_and_the_rate_follows_its_schedule(tmp_path):
     assert not torch.equal(saved["average"][f"module.{name}"], saved["model"][name])
     for i in range(2):
         (group,) = saved[f"optimizer {i}"]["param_groups"]
-        assert group["lr"] == training.RATE * learning_rate(6, 6) == 0
+        assert group["lr"] == training.RATE * learning_rate(6, 3, 3) == 0
 
 
 def test_the_export_loads_with_open_clip_embeds_alike_and_is_small(tmp_path):

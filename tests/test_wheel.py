@@ -70,8 +70,9 @@ def test_the_wheel_carries_the_model_the_words_the_types_and_the_licences(wheel)
     assert wheel.name.startswith(f"scclip-{scclip_core.__version__}-py3-none-any")
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("emoji", "mini", "queries"):
-        for path in (ROOT / "data" / folder).iterdir():
-            assert f"scclip_core/data/{folder}/{path.name}" in names
+        for path in (ROOT / "data" / folder).rglob("*.*"):
+            assert f"scclip_core/{path.relative_to(ROOT).as_posix()}" in names
+    assert "scclip_core/data/queries/published/LICENSE" in names
     assert "scclip_core/data/mini/open_clip_model.safetensors" in names
     assert "scclip_core/data/published.csv" in names
     for package in ("scclip_core", "scclip_lab"):

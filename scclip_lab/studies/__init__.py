@@ -24,6 +24,7 @@ ROOT = DATA.parent
 FIGURES = ROOT / "figures"
 # The modules of the chapters, in order.
 CHAPTERS = (
+    "ch00_clip",
     "ch01_shapes",
     "ch02_outliers",
     "ch03_similarity",
@@ -33,6 +34,8 @@ CHAPTERS = (
     "ch07_timing",
     "ch08_claims",
     "ch09_baselines",
+    "ch14_words",
+    "ch15_inside",
 )
 # How figures and sentences call each method; tables have the names that `make_method` takes.
 METHOD_NAMES = {
@@ -43,6 +46,9 @@ METHOD_NAMES = {
     "clearclip": "ClearCLIP",
     "naclip": "NACLIP",
     "gem": "GEM",
+    "resclip": "ResCLIP",
+    "registers": "test-time registers",
+    "rfclip": "RF-CLIP",
     "scclip": "SC-CLIP",
     "scclip-published": "SC-CLIP (published)",
 }

@@ -1,21 +1,25 @@
 """Chapter 1: every tensor of the forward pass, and one patch followed by hand."""
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import untrained
 from scclip_core.pipeline import SCCLIP
+from scclip_core.prediction import palette
+from scclip_core.segmentation import upsample
 from scclip_lab.datasets.scenes import TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
-from scclip_lab.studies.drawing import draw_maps, map_rows, show_image
+from scclip_lab.studies.drawing import map_rows, read_maps, show_image
 
 # The scene that the chapters look at: split, seed, index.
 SCENE = (TEST, 1, 0)
@@ -130,7 +134,10 @@ def draw_grid(table: pd.DataFrame) -> Figure:
         axes[1].axhline(place - 0.5, color="white", linewidth=0.8)
         axes[1].axvline(place - 0.5, color="white", linewidth=0.8)
     corner = (col * patch - 0.5, row * patch - 0.5)
-    axes[1].add_patch(Rectangle(corner, patch, patch, fill=False, ec="#D55E00", lw=3))
+    # White around orange, so that the box is seen on any picture.
+    for colour, width in (("white", 7), ("#D55E00", 4)):
+        for axis in axes[:2]:
+            axis.add_patch(Rectangle(corner, patch, patch, fill=False, ec=colour, lw=width))
     axes[2].set(xlim=(col * patch - 0.5, (col + 1) * patch - 0.5))
     axes[2].set(ylim=((row + 1) * patch - 0.5, row * patch - 0.5))
     drawn.tight_layout()
@@ -156,5 +163,27 @@ def draw_nearest_words(table: pd.DataFrame) -> Figure:
 
 @figure("01_upsampling")
 def draw_upsampling(table: pd.DataFrame) -> Figure:
-    """Logit maps of words on the patch grid, and below them the same maps at image size."""
-    return draw_maps(table, example_scene().image, smooth_row=True, label="cosine")
+    """Logit maps of words on the grid and at image size, and the best word of every pixel."""
+    maps, image = read_maps(table), example_scene().image
+    limits = {"vmin": table["value"].min(), "vmax": table["value"].max()}
+    drawn, axes = plt.subplots(
+        2, len(maps) + 1, figsize=(2.7 * (len(maps) + 1), 5.6), layout="constrained"
+    )
+    large = []
+    for (word, values), (above, below) in zip(maps.items(), axes.T[1:], strict=True):
+        large.append(upsample(torch.tensor(values)[None, :, :, None], image.shape[:2])[0, 0])
+        shown = above.imshow(values, **limits)
+        below.imshow(large[-1], **limits)
+        above.set_title(word, fontsize=13)
+    best, colours = torch.stack(large).argmax(0).numpy(), palette(len(maps))
+    show_image(axes[0, 0], image, "the picture")
+    show_image(axes[1, 0], colours[best], "the best word")
+    axes[0, 1].set_ylabel("14 x 14", fontsize=13)
+    axes[1, 1].set_ylabel("224 x 224", fontsize=13)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    drawn.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="cosine")
+    handles = [Patch(color=c / 255, label=word) for c, word in zip(colours, maps, strict=True)]
+    look: dict[str, Any] = {"ncols": len(maps), "frameon": False, "fontsize": 12}
+    drawn.legend(handles=handles, loc="outside lower left", **look)
+    return drawn

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -27,7 +29,7 @@ from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.ch03_similarity import layer_tokens
-from scclip_lab.studies.drawing import draw_maps, map_rows
+from scclip_lab.studies.drawing import map_rows, read_maps, show_image
 
 # Pixels of a patch's side, patches of an image's side.
 PATCH, GRID = 16, 14
@@ -204,9 +206,12 @@ def draw_plane(table: pd.DataFrame) -> Figure:
     axis.scatter(table["x"], table["y"], color="0.2", s=18, zorder=3)
     size, colour = 120 * table["lof"] ** 2, "#D55E00"
     axis.scatter(table["x"], table["y"], size, facecolors="none", edgecolors=colour, lw=1.5)
-    for _, row in table[table["lof"] > 1.6].iterrows():
-        place, text = (row["x"], row["y"]), f"{row['lof']:.1f}"
-        axis.annotate(text, place, xytext=(14, 8), textcoords="offset points")
+    # The last three points are those that belong to no cluster.
+    for _, row in table.tail(3).iterrows():
+        radius = (120 * row["lof"] ** 2 / np.pi) ** 0.5
+        place, text = (row["x"], row["y"]), f"LOF {row['lof']:.1f}"
+        look: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 13}
+        axis.annotate(text, place, xytext=(radius + 4, 0), **look)
     axis.set(title="Larger circle: larger local outlier factor", xlabel="x", ylabel="y")
     sns.despine(drawn)
     return drawn
@@ -215,8 +220,28 @@ def draw_plane(table: pd.DataFrame) -> Figure:
 @figure("02_stage_three")
 def draw_stage_three(table: pd.DataFrame) -> Figure:
     """Scores, flags, and the tokens' cosine with their mean before and after the repair."""
-    label = "score, flag, and cosine with the image's mean token"
-    return draw_maps(table, example_scene().image, label=label)
+    image, maps = example_scene().image, read_maps(table)
+    drawn, axes = plt.subplots(1, 4, figsize=(16, 3.9), layout="constrained")
+    shown = axes[0].imshow(maps["LOF score"])
+    drawn.colorbar(shown, ax=axes[0], fraction=0.046, label="local outlier factor")
+    show_image(axes[1], image, "flagged patches")
+    for row, col in np.argwhere(maps["flagged"] > 0):
+        corner = (col * PATCH - 0.5, row * PATCH - 0.5)
+        for colour, width in (("white", 5), ("#D55E00", 2.5)):
+            axes[1].add_patch(Rectangle(corner, PATCH, PATCH, fill=False, ec=colour, lw=width))
+    cosines = ("before repair", "after repair")
+    limits = {
+        "vmin": min(maps[name].min() for name in cosines),
+        "vmax": max(maps[name].max() for name in cosines),
+    }
+    for axis, name in zip(axes[2:], cosines, strict=True):
+        shown = axis.imshow(maps[name], **limits)
+        axis.set_title(name, fontsize=13)
+    axes[0].set_title("score of every patch", fontsize=13)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+    drawn.colorbar(shown, ax=axes[2:], fraction=0.023, label="cosine with the mean token")
+    return drawn
 
 
 @figure("02_histogram")
@@ -235,15 +260,17 @@ def draw_histogram(table: pd.DataFrame) -> Figure:
 
 @figure("02_detectors")
 def draw_detectors(table: pd.DataFrame) -> Figure:
-    """ROC AUC of every detector on every source, with error bars."""
+    """ROC AUC of every detector on every source, with error bars, against chance."""
     part = table[table["measure"] == "ROC AUC"]
     drawn, axis = plt.subplots(figsize=(11, 4.6))
     for i, (name, rows) in enumerate(part.groupby("detector", sort=False)):
-        place = np.arange(len(rows)) + 0.16 * (i - 2)
-        axis.bar(place, rows["value"], 0.15, yerr=error_bars(rows), capsize=2, label=name)
+        place = np.arange(len(rows)) + 0.14 * (i - 2)
+        look: dict[str, Any] = {"markersize": 8, "capsize": 3, "label": str(name)}
+        axis.errorbar(place, rows["value"], error_bars(rows), fmt="o", **look)
     axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1.5)
+    axis.annotate("chance", (len(SOURCES) - 0.6, 0.51), fontsize=11, color="0.3")
     axis.set_xticks(range(len(SOURCES)), SOURCES)
-    axis.set(ylabel="ROC AUC (0.5: chance)", ylim=(0, 1.05))
+    axis.set(ylabel="ROC AUC", ylim=(0, 1.03))
     axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
     sns.despine(drawn)
     return drawn

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from scclip_core.baselines import make_method
@@ -25,7 +26,14 @@ from scclip_lab.evaluation.metrics import (
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
-from scclip_lab.studies.drawing import CLAIM_STYLE, draw_band, draw_maps, map_rows
+from scclip_lab.studies.drawing import (
+    CLAIM_STYLE,
+    draw_band,
+    draw_gains,
+    draw_maps,
+    map_rows,
+    read_maps,
+)
 
 GRID = 14
 BETAS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -43,11 +51,20 @@ def similarity_matrices(
 ) -> pd.DataFrame:
     """The similarities of all pairs of a scene's patches at some layers.
 
-    Returns rows panel, row, col, value, with 196 x 196 values for each layer.
+    Patches are sorted by their labels. Returns rows panel, row, col, value, with 196 x 196 values
+    for each layer.
     """
     tokens = layer_tokens(model, stack_images(model, [scene]))
-    found = {f"layer {i}": patch_similarity(tokens[i])[0] for i in layers}
+    order = patches_by_label(scene)
+    found = {f"layer {i}": patch_similarity(tokens[i])[0][order][:, order] for i in layers}
     return map_rows(found).round({"value": 3})
+
+
+def patches_by_label(scene: Scene) -> np.ndarray:
+    """The numbers of the patches, sorted by the label of their centres, int64 [N]."""
+    half = len(scene.labels) // GRID // 2
+    labels = scene.labels[half :: 2 * half, half :: 2 * half].ravel()
+    return np.argsort(labels, kind="stable")
 
 
 def similarity_maps(
@@ -143,15 +160,23 @@ def over_smoothing(
 
 @figure("03_matrices")
 def draw_matrices(table: pd.DataFrame) -> Figure:
-    """The similarity matrices of a scene."""
-    panels = table["panel"].unique()
-    drawn, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.2))
-    look = {"vmin": -0.5, "vmax": 1, "cmap": "viridis", "xticklabels": 28, "yticklabels": 28}
-    for axis, panel in zip(axes, panels, strict=True):
-        part = table[table["panel"] == panel]
-        sns.heatmap(part.pivot(index="row", columns="col", values="value"), ax=axis, **look)
-        axis.set(title=f"{panel}: cosine of all pairs", xlabel="patch", ylabel="patch")
-    drawn.tight_layout()
+    """The similarity matrices of the example scene, patches sorted by label, blocks framed."""
+    scene, maps = example_scene(), read_maps(table)
+    drawn, axes = plt.subplots(1, len(maps), figsize=(6.6 * len(maps), 5.9), layout="constrained")
+    half = len(scene.labels) // GRID // 2
+    centres = np.sort(scene.labels[half :: 2 * half, half :: 2 * half], axis=None)
+    labels, sizes = np.unique(centres, return_counts=True)
+    ends = np.cumsum(sizes)
+    for axis, (panel, values) in zip(axes, maps.items(), strict=True):
+        shown = axis.imshow(values, vmin=-0.5, vmax=1)
+        for end, size in zip(ends, sizes, strict=True):
+            corner = (end - size - 0.5, end - size - 0.5)
+            axis.add_patch(Rectangle(corner, size, size, fill=False, ec="white", lw=2))
+        axis.set_title(panel, fontsize=14)
+        axis.set_xticks(ends - sizes / 2, [WORDS[i] for i in labels], rotation=40, ha="right")
+        axis.set_yticks(ends - sizes / 2, [WORDS[i] for i in labels])
+        axis.tick_params(length=0)
+    drawn.colorbar(shown, ax=axes, fraction=0.025, pad=0.01, label="cosine of two patches")
     return drawn
 
 
@@ -182,10 +207,10 @@ def draw_kept(table: pd.DataFrame) -> Figure:
 
 @figure("03_smoothing")
 def draw_smoothing(table: pd.DataFrame) -> Figure:
-    """mIoU and mean similarity over the number of aggregation steps."""
+    """Paired gain in mIoU, and mean similarity, over the number of aggregation steps."""
     drawn, axes = plt.subplots(1, 2, figsize=(12, 4.2))
-    draw_band(axes[0], table, "steps")
-    axes[0].set(xlabel="aggregation steps", ylabel="mIoU (%)")
+    draw_gains(axes[0], table, "steps")
+    axes[0].set(xlabel="aggregation steps", ylabel="mIoU against no step (points)")
     axes[1].plot(table["steps"], table["mean similarity"], marker="o")
     axes[1].set(xlabel="aggregation steps", ylabel="mean similarity of all pairs", ylim=(None, 1))
     sns.despine(drawn)

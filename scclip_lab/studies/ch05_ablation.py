@@ -12,20 +12,12 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
 from scclip_lab.datasets.scenes import TEST, VALIDATION
-from scclip_lab.evaluation.metrics import (
-    GAINED,
-    interval,
-    interval_and_gain,
-    mean_iou,
-    paired_interval,
-    pixel_accuracy,
-)
-from scclip_lab.evaluation.mini import score_methods
+from scclip_lab.evaluation.metrics import GAINED, interval, interval_and_gain, paired_interval
+from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods
 from scclip_lab.studies import figure
-from scclip_lab.studies.drawing import CLAIM_STYLE, draw_band, draw_bars, draw_interval_bars
-from scclip_lab.studies.tables import best_row
+from scclip_lab.studies.drawing import CLAIM_STYLE, draw_bars, draw_gains, draw_interval_bars
 
-SEED = 2
+SEED = 7
 MODULES = {
     "repair": "anomaly repair",
     "first_aggregation": "first aggregation",
@@ -51,18 +43,29 @@ SWEEPS = {
     "res_cls": (0.0, 0.1, 0.3, 0.5, 1.0),
     "lof_neighbors": (5, 10, 30, 60, 120),
     "contamination": (0.01, 0.05, 0.1, 0.2, 0.4),
+    "mix": (0.0, 0.25, 0.5, 0.75, 1.0),
     "multi_start_idx": (0, 2, 3, 5, 7, 9),
     "multi_end_idx": (4, 6, 8, 10, 11),
 }
 
 
+# How modules are judged: alone, added in the article's order, left out of the whole.
+ABLATIONS = {
+    "alone": "alone",
+    "added": "added in the article's order",
+    "left out": "left out of the whole",
+}
+
+
 def ablation_configs() -> dict[str, SCCLIPConfig]:
-    """No module, then the modules added one at a time in the article's order, and each left out.
+    """No module; each alone; the modules added one at a time in the article's order; each left out.
 
     With no module, SC-CLIP is the baseline `values`.
     """
     config = _change(SCCLIPConfig(), **dict.fromkeys(SWITCHES, False))
     configs = {"all off": config}
+    for name in SWITCHES:
+        configs[f"only {name}"] = _change(config, **{name: True})
     for name in SWITCHES:
         config = _change(config, **{name: True})
         configs[f"add {name}"] = config
@@ -76,19 +79,24 @@ def _change(config: SCCLIPConfig, **values: Any) -> SCCLIPConfig:
 
 
 def ablate(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
-    """The gain of each module in mIoU and pixel accuracy, when it is added and when it is left out.
+    """The gain of each module in every measure: alone, added, and left out of the whole.
 
-    A gain is the paired difference of the result with the module and without it, on the same
-    `count` test scenes, with its 95 % bootstrap interval. Returns the columns measure, ablation
-    ("added", in the article's order; "left out", of the whole; "total"), module, value, low, high.
+    The measures are mIoU and the shares of object and background pixels that are right. A gain is
+    the paired difference of the result with the module and without it, on the same `count` test
+    scenes, with its 95 % bootstrap interval. Returns the columns measure, ablation (one of
+    `ABLATIONS`, or "total"), module, value, low, high.
     """
     methods = {name: SCCLIP(model, config) for name, config in ablation_configs().items()}
     counted = score_methods(methods, "training", count, seed, TEST)
     whole, rows = f"add {SWITCHES[-1]}", []
-    for measure, statistic in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy)):
+    for measure, statistic in MEAN_AND_PARTS.items():
         before = "all off"
         for name in SWITCHES:
-            pairs = {"added": (f"add {name}", before), "left out": (whole, f"without {name}")}
+            pairs = {
+                "alone": (f"only {name}", "all off"),
+                "added": (f"add {name}", before),
+                "left out": (whole, f"without {name}"),
+            }
             for ablation, (with_it, without) in pairs.items():
                 gain = paired_interval(counted[with_it], counted[without], statistic, seed)
                 rows.append((measure, ablation, name, *gain))
@@ -102,23 +110,25 @@ def ablate(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
 def sum_gains(table: pd.DataFrame) -> pd.DataFrame:
     """The sum of the gains beside the total gain, in points: the article's claim (5.2), and here.
 
-    Gains of modules added one after the other sum to the total by construction; gains of leaving
-    modules out need not.
+    Gains of modules added one after the other sum to the total by construction; gains of modules
+    alone, and of leaving them out, need not. Where modules do the same work, each alone gains much
+    and each left out costs little.
     """
     rows = [("the article's claim", "mIoU", sum(CLAIMED.values()), CLAIMED_TOTAL)]
-    for measure in ("mIoU", "pixel accuracy"):
+    for measure in MEAN_AND_PARTS:
         part = table[table["measure"] == measure]
         total = 100 * float(part[part["ablation"] == "total"]["value"].iloc[0])
-        for ablation in ("added", "left out"):
+        for ablation in ABLATIONS:
             summed = 100 * part[part["ablation"] == ablation]["value"].sum()
             rows.append((f"here, {ablation}", measure, summed, total))
     return pd.DataFrame(rows, columns=["whose", "measure", "sum of gains", "total gain"])
 
 
 def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
-    """mIoU with one parameter changed at a time, and the paired gain over the article's value.
+    """Scores with one parameter changed at a time, and the paired gain over the article's value.
 
-    All other values are the article's; `count` validation scenes.
+    The measures are those of `ablate`. All other values are the article's; `count` validation
+    scenes.
     """
     default, methods = SCCLIPConfig(), {}
     for name, values in SWEEPS.items():
@@ -130,21 +140,30 @@ def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
     own, rows = counted["default", 0], []
     for name, values in SWEEPS.items():
         for value in values:
-            scored = interval_and_gain(counted.get((name, value), own), own, mean_iou, seed)
-            rows.append((name, value, *scored, count, seed))
-    return pd.DataFrame(rows, columns=["parameter", "setting", *GAINED, "scenes", "seed"])
+            counts = counted.get((name, value), own)
+            for measure, statistic in MEAN_AND_PARTS.items():
+                scored = interval_and_gain(counts, own, statistic, seed)
+                rows.append((measure, name, value, *scored))
+    table = pd.DataFrame(rows, columns=["measure", "parameter", "setting", *GAINED])
+    return table.assign(scenes=count, seed=seed)
+
+
+def best_of_sweeps(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a sweep in which each parameter has its highest mIoU, one for each parameter."""
+    part = table[table["measure"] == "mIoU"]
+    return part.loc[part.groupby("parameter", sort=False)["value"].idxmax()]
 
 
 def best_settings(table: pd.DataFrame) -> SCCLIPConfig:
-    """The article's configuration with the best setting of each parameter in a sweep.
+    """The article's configuration with the best setting of each parameter in a sweep, by mIoU.
 
     Where the best two ends of the fusion's range leave no layer between them, the end with the
     higher mIoU is taken, and the other one stays the article's.
     """
     best: dict[str, Any] = {}
     reached: dict[str, float] = {}
-    for parameter, part in table.groupby("parameter", sort=False):
-        name, row = str(parameter), best_row(part)
+    for _, row in best_of_sweeps(table).iterrows():
+        name = str(row["parameter"])
         best[name] = type(getattr(SCCLIPConfig(), name))(row["setting"])
         reached[name] = row["value"]
     ends = ("multi_start_idx", "multi_end_idx")
@@ -153,39 +172,68 @@ def best_settings(table: pd.DataFrame) -> SCCLIPConfig:
     return _change(SCCLIPConfig(), **best)
 
 
+def confirm_on_test_scenes(
+    model: FrozenCLIP, table: pd.DataFrame, count: int, seed: int = SEED
+) -> pd.DataFrame:
+    """Each parameter's best setting of a sweep against the article's, on scenes no choice has seen.
+
+    Returns the columns parameter, setting, claimed (the article's), and the paired gain in mIoU on
+    `count` test scenes: value, low, high.
+    """
+    best = best_of_sweeps(table).set_index("parameter")["setting"]
+    default = SCCLIPConfig()
+    methods = {"default": SCCLIP(model, default)}
+    for name, setting in best.items():
+        kind = type(getattr(default, str(name)))
+        methods[str(name)] = SCCLIP(model, _change(default, **{str(name): kind(setting)}))
+    counted = score_methods(methods, "training", count, seed, TEST)
+    statistic, rows = MEAN_AND_PARTS["mIoU"], []
+    for name, setting in best.items():
+        gain = paired_interval(counted[str(name)], counted["default"], statistic, seed)
+        rows.append((name, setting, getattr(default, str(name)), *gain))
+    columns = ["parameter", "setting", "claimed", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
+
+
 def compare_on_test_scenes(
     model: FrozenCLIP, config: SCCLIPConfig, count: int, seed: int = SEED
 ) -> pd.DataFrame:
-    """mIoU of the configuration that was chosen on validation scenes, and of the article's.
+    """Scores of the configuration that was chosen on validation scenes, and of the article's.
 
-    Both are measured on `count` test scenes; the last row is their paired difference.
+    Both are measured on `count` test scenes; the last row of each measure is their paired
+    difference.
     """
     methods = {"article's values": SCCLIP(model), "chosen on validation": SCCLIP(model, config)}
     counted = score_methods(methods, "training", count, seed, TEST)
-    rows = [(name, *interval(counts, mean_iou, seed)) for name, counts in counted.items()]
     pair = counted["chosen on validation"], counted["article's values"]
-    rows.append(("difference, paired", *paired_interval(*pair, mean_iou, seed)))
-    table = pd.DataFrame(rows, columns=["what", "value", "low", "high"])
+    rows: list[tuple[object, ...]] = []
+    for measure, statistic in MEAN_AND_PARTS.items():
+        for name, counts in counted.items():
+            rows.append((measure, name, *interval(counts, statistic, seed)))
+        rows.append((measure, "difference, paired", *paired_interval(*pair, statistic, seed)))
+    table = pd.DataFrame(rows, columns=["measure", "what", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed)
 
 
 @figure("05_modules")
 def draw_modules(table: pd.DataFrame) -> Figure:
-    """Gains of every module in mIoU and pixel accuracy; the article's claims are diamonds."""
-    drawn, axes = plt.subplots(2, 2, figsize=(14, 9), sharey=True)
-    for line, measure in zip(axes, ("mIoU", "pixel accuracy"), strict=True):
-        for axis, ablation in zip(line, ("added", "left out"), strict=True):
+    """Gains of every module, objects and background apart; the article's claims are diamonds."""
+    shape = (len(MEAN_AND_PARTS), len(ABLATIONS))
+    drawn, axes = plt.subplots(*shape, figsize=(17, 12.5), sharex="row", sharey=True)
+    for line, measure in zip(axes, MEAN_AND_PARTS, strict=True):
+        for axis, ablation in zip(line, ABLATIONS, strict=True):
             part = table[(table["measure"] == measure) & (table["ablation"] == ablation)].copy()
             part["name"] = part["module"].map(MODULES)
             draw_bars(axis, part, "name")
-            if measure == "mIoU":
+            # The article states the gains of adding its modules, in mIoU.
+            if ablation == "added" and measure == "mIoU":
                 places = [MODULES[name] for name in CLAIMED]
                 look = {"color": CLAIM_STYLE["color"], "label": "article's claim, VOC"}
                 axis.plot(list(CLAIMED.values()), places, "D", **look)
+                axis.legend(frameon=False, fontsize=11)
             axis.set(xlabel=f"gain in {measure} (points)")
-            added = ablation == "added"
-            axis.set_title("added in the article's order" if added else "left out of the whole")
-    axes[0, 1].legend(frameon=False, fontsize=11)
+            if measure == "mIoU":
+                axis.set_title(ABLATIONS[ablation])
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
@@ -193,17 +241,21 @@ def draw_modules(table: pd.DataFrame) -> Figure:
 
 @figure("05_sweeps")
 def draw_sweeps(table: pd.DataFrame) -> Figure:
-    """A curve with its band for each hyper-parameter, and the article's value."""
+    """Paired gains over the article's value of each hyper-parameter, in every measure."""
     names = list(table["parameter"].unique())
-    drawn, axes = plt.subplots(2, 4, figsize=(17, 7.5), sharey=True)
+    drawn, axes = plt.subplots(3, 3, figsize=(16, 11), sharey=True)
     for axis, name in zip(axes.flat, names, strict=True):
-        draw_band(axis, table[table["parameter"] == name], "setting")
+        part = table[table["parameter"] == name]
+        for measure, rows in part.groupby("measure", sort=False):
+            draw_gains(axis, rows, "setting", str(measure))
         axis.axvline(getattr(SCCLIPConfig(), name), **CLAIM_STYLE)
         axis.set(xlabel=name)
     axes[0, 0].plot([], [], **CLAIM_STYLE, label="the article's value")
-    axes[0, 0].legend(frameon=False, fontsize=11, loc="lower left")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    look = {"frameon": False, "fontsize": 12, "bbox_to_anchor": (0.5, 1.06)}
+    drawn.legend(handles, labels, loc="upper center", ncols=len(labels), **look)
     for axis in axes[:, 0]:
-        axis.set_ylabel("mIoU (%)")
+        axis.set_ylabel("against the article's value (points)")
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
@@ -211,7 +263,8 @@ def draw_sweeps(table: pd.DataFrame) -> Figure:
 
 @figure("05_winner")
 def draw_test_comparison(table: pd.DataFrame) -> Figure:
-    """mIoU of the article's values and of those chosen on validation scenes, on test scenes."""
-    return draw_interval_bars(
-        table, "what", f"mIoU on {table['scenes'].iloc[0]} test scenes (points)"
-    )
+    """What the settings chosen on validation scenes gain on test scenes, in every measure."""
+    part = table[table["what"] == "difference, paired"]
+    count = table["scenes"].iloc[0]
+    label = f"chosen settings minus the article's, {count} test scenes (points)"
+    return draw_interval_bars(part, "measure", label)

@@ -1,6 +1,8 @@
 """Chapter 6: from words to label maps: methods, prompts, absent words, sliding windows."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +18,13 @@ from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
 from scclip_core.segmentation import best_class, sliding_logits
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
-from scclip_lab.evaluation.metrics import count_classes, interval, mean_iou, pixel_accuracy
-from scclip_lab.evaluation.mini import score_methods, stack_images
+from scclip_lab.evaluation.metrics import count_classes, interval, mean_iou
+from scclip_lab.evaluation.mini import MEASURES, score_methods, stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     GalleryRow,
     draw_band,
+    draw_bars,
     draw_interval_bars,
     draw_scene_gallery,
     label_rows,
@@ -31,6 +34,8 @@ from scclip_lab.studies.drawing import (
 # Index and style of the test scenes that are shown; their random seed is 1.
 GALLERY = ((0, "training"), (1, "training"), (2, "held-out"))
 METHODS = ("vanilla", "scclip", "scclip-published")
+# The shares of object and background pixels that have the right word.
+PARTS = ("objects right", "background right")
 
 
 def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
@@ -42,22 +47,22 @@ def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
     for number, (index, style) in enumerate(GALLERY):
         scene = evaluation_scene(TEST, 1, index, style)
         truth = torch.from_numpy(scene.labels)
-        maps = {"truth": (truth, float("nan"))}
+        maps = {"truth": (truth, [float("nan")] * len(PARTS))}
         for name in METHODS:
             labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
-            right = float(pixel_accuracy(count_classes(labels, truth, len(WORDS))))
-            maps[name] = (labels, right)
-        for name, (labels, right) in maps.items():
-            rows += [(number, name, right, *line) for line in label_rows(labels)]
-    return pd.DataFrame(rows, columns=["scene", "what", "pixel accuracy", "line", "labels"])
+            counts = count_classes(labels, truth, len(WORDS))
+            maps[name] = (labels, [float(MEASURES[part](counts)) for part in PARTS])
+        for name, (labels, shares) in maps.items():
+            rows += [(number, name, *shares, *line) for line in label_rows(labels)]
+    return pd.DataFrame(rows, columns=["scene", "what", *PARTS, "line", "labels"])
 
 
 def compare_prompts(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
     """mIoU of SC-CLIP with the bare word, the article's sentence, and 80 sentences averaged."""
     prompts = {
-        "{}": ("{}",),
-        "a photo of {}": SCCLIPConfig().templates,
-        "80 sentences": SCCLIPConfig.published().templates,
+        "the word alone": ("{}",),
+        "a photo of the word": SCCLIPConfig().templates,
+        "80 sentences, averaged": SCCLIPConfig.published().templates,
     }
     methods = {
         name: SCCLIP(model, replace(SCCLIPConfig(), templates=templates))
@@ -72,9 +77,10 @@ def compare_prompts(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFram
 def add_absent_words(
     model: FrozenCLIP, count: int, numbers: tuple[int, ...] = (0, 2, 8, 24, 48), seed: int = 2
 ) -> pd.DataFrame:
-    """Pixel accuracy with the true words of a scene alone, and with words that are not there.
+    """Pixels right with the true words of a scene alone, and with words that are not there.
 
-    `numbers` says how many absent words are offered besides; `count` test scenes.
+    The shares of object and of background pixels, each with its 95 % bootstrap interval. `numbers`
+    says how many absent words are offered besides; `count` test scenes.
     """
     segmenter = SCCLIP(model)
     found: dict[int, list[np.ndarray]] = {n: [] for n in numbers}
@@ -88,10 +94,17 @@ def add_absent_words(
             places = torch.tensor([WORDS.index(word) for word in offered])
             labels = places[segmenter.segment(images, offered)[0]]
             found[number].append(count_classes(labels, truth, len(WORDS)))
-    scored = {n: interval(np.stack(counts), pixel_accuracy, seed) for n, counts in found.items()}
-    rows = [(n, *values) for n, values in scored.items()]
-    columns = ["words that are not there", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
+    table = _score_parts(found, "words that are not there", seed)
+    return table.assign(scenes=count, seed=seed)
+
+
+def _score_parts(found: Mapping[Any, list[np.ndarray]], column: str, seed: int) -> pd.DataFrame:
+    """Shares of object and background pixels that are right, for the counts of every key."""
+    rows = []
+    for measure in PARTS:
+        for key, counts in found.items():
+            rows.append((measure, key, *interval(np.stack(counts), MEASURES[measure], seed)))
+    return pd.DataFrame(rows, columns=["measure", column, "value", "low", "high"])
 
 
 def panorama(index: int) -> Scene:
@@ -105,9 +118,10 @@ def panorama(index: int) -> Scene:
 
 
 def compare_windows(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
-    """Pixel accuracy on large pictures: at once, and by windows of 224 at steps of 224 and 112.
+    """Pixels right on large pictures: at once, and by windows of 224 at steps of 224 and 112.
 
-    `count` panoramas; `seed` is that of the bootstrap.
+    The shares of object and of background pixels, on `count` panoramas; `seed` is that of the
+    bootstrap.
     """
     segmenter = SCCLIP(model)
     names, text = segmenter.embed_classes(WORDS)
@@ -124,10 +138,7 @@ def compare_windows(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFram
             maps[f"windows of 224, step {stride}"] = labels
         for name, labels in maps.items():
             found.setdefault(name, []).append(count_classes(labels, truth, len(WORDS)))
-    scored = {name: interval(np.stack(c), pixel_accuracy, seed) for name, c in found.items()}
-    rows = [(name, *values) for name, values in scored.items()]
-    table = pd.DataFrame(rows, columns=["inference", "value", "low", "high"])
-    return table.assign(pictures=count, seed=seed)
+    return _score_parts(found, "inference", seed).assign(pictures=count, seed=seed)
 
 
 @figure("06_gallery")
@@ -139,8 +150,12 @@ def draw_label_maps(table: pd.DataFrame) -> Figure:
         lines = {str(name): found for name, found in part.groupby("what", sort=False)}
         maps = {name: read_labels(found["labels"]) for name, found in lines.items()}
         shown = {METHOD_NAMES[name]: maps[name] for name in METHODS}
-        shares = {name: lines[name]["pixel accuracy"].iloc[0] for name in METHODS}
-        captions = {METHOD_NAMES[name]: f"{shares[name]:.0%} of pixels right" for name in METHODS}
+        captions = {}
+        for name in METHODS:
+            shares = lines[name][list(PARTS)].iloc[0]
+            captions[METHOD_NAMES[name]] = "\n".join(
+                f"{p} {share:.0%}" for p, share in shares.items()
+            )
         rows.append(GalleryRow(f"{style} style", image, maps["truth"], shown, captions))
     return draw_scene_gallery(rows, WORDS, N_OBJECTS)
 
@@ -153,17 +168,25 @@ def draw_prompts(table: pd.DataFrame) -> Figure:
 
 @figure("06_absent")
 def draw_absent_words(table: pd.DataFrame) -> Figure:
-    """Pixel accuracy over the number of words that are not there."""
+    """Object and background pixels right, over the number of words that are not there."""
     drawn, axis = plt.subplots(figsize=(8, 4.2))
-    draw_band(axis, table, "words that are not there")
-    axis.set(xlabel="words that are not there", ylabel="pixels right (%)")
+    for measure, part in table.groupby("measure", sort=False):
+        draw_band(axis, part, "words that are not there", str(measure))
+    axis.set(xlabel="words that are not there", ylabel="pixels right (%)", ylim=(0, 102))
+    axis.legend(frameon=False, fontsize=11)
     sns.despine(drawn)
     return drawn
 
 
 @figure("06_windows")
 def draw_windows(table: pd.DataFrame) -> Figure:
-    """Pixel accuracy on large pictures, at once and by windows."""
+    """Object and background pixels right on large pictures, at once and by windows."""
+    drawn, axes = plt.subplots(1, len(PARTS), figsize=(14, 3.2), sharey=True)
+    for axis, measure in zip(axes, PARTS, strict=True):
+        draw_bars(axis, table[table["measure"] == measure], "inference")
+        axis.set(xlabel=f"{measure} (%)")
     count = table["pictures"].iloc[0]
-    label = f"pixels right on {count} pictures of 448 x 672 (%)"
-    return draw_interval_bars(table, "inference", label)
+    axes[0].set_title(f"{count} pictures of 448 x 672 pixels", fontsize=12, loc="left")
+    sns.despine(drawn)
+    drawn.tight_layout()
+    return drawn

@@ -1,5 +1,6 @@
 """Chapter 9: training-free methods side by side: what they change, label maps, scores, times."""
 
+import textwrap
 from collections.abc import Callable
 from functools import partial
 
@@ -13,15 +14,16 @@ from matplotlib.patches import Rectangle
 
 from scclip_core.baselines import METHODS, make_method
 from scclip_core.clip import FrozenCLIP
-from scclip_core.files import DATA
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, evaluation_scene
-from scclip_lab.evaluation.metrics import interval, mean_iou, paired_interval, pixel_accuracy
-from scclip_lab.evaluation.mini import score_methods, stack_images
+from scclip_lab.evaluation.metrics import interval, mean_iou, paired_interval
+from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
+from scclip_lab.evaluation.reproduction import read_published
 from scclip_lab.evaluation.timing import compare, machine
 from scclip_lab.plots import OKABE_ITO, error_bars
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     HATCHING,
+    draw_method_scores,
     label_rows,
     legend_handles,
     paint_labels,
@@ -39,15 +41,29 @@ CHANGES = {
     "clearclip": ("QQ", "no", "no", ""),
     "naclip": ("KK + Gaussian", "no", "no", ""),
     "gem": ("QQ, KK, VV, twice", "own path", "no", "last six blocks"),
+    "resclip": ("KK + Gaussian, QK", "no", "no", "QK of blocks 6 to 9, feedback of words"),
+    "registers": ("QK", "yes", "yes", "a register takes neurons of blocks 1 to 6"),
+    "rfclip": ("KK of all blocks", "no", "no", "tokens filtered in all blocks"),
     "scclip": ("content and QK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
     "scclip-published": ("content and KK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
+}
+# The benchmarks as papers call them.
+BENCHMARK_NAMES = {
+    "voc21": "VOC21",
+    "context60": "Context60",
+    "coco-object": "COCO-Object",
+    "voc20": "VOC20",
+    "context59": "Context59",
+    "coco-stuff": "COCO-Stuff",
+    "cityscapes": "Cityscapes",
+    "ade20k": "ADE20K",
 }
 # The test scene of the figure of label maps; its random seed is 1.
 SCENE = 3
 
 
-def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFrame:
-    """mIoU, pixel accuracy, and paired difference to SC-CLIP of every method.
+def compare_methods(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
+    """Every method's mIoU, its paired difference to SC-CLIP, objects and background right.
 
     Each is measured on `count` test scenes of each style, with 95 % bootstrap intervals.
     """
@@ -56,8 +72,8 @@ def compare_methods(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFram
     for style in STYLES:
         counted = score_methods(methods, style, count, seed, TEST)
         for name, counts in counted.items():
-            rows.append(("mIoU", name, style, *interval(counts, mean_iou, seed)))
-            rows.append(("pixel accuracy", name, style, *interval(counts, pixel_accuracy, seed)))
+            for measure, statistic in MEAN_AND_PARTS.items():
+                rows.append((measure, name, style, *interval(counts, statistic, seed)))
             paired = paired_interval(counts, counted["scclip"], mean_iou, seed)
             rows.append(("mIoU minus scclip", name, style, *paired))
     columns = ["measure", "method", "styles", "value", "low", "high"]
@@ -97,8 +113,20 @@ def describe_changes() -> pd.DataFrame:
 
 
 def published_scores() -> pd.DataFrame:
-    """The mIoU that authors state for their methods on eight benchmarks, ViT-B/16, with sources."""
-    return pd.read_csv(DATA / "published.csv")
+    """The mIoU that is stated for methods on eight benchmarks, a row for each method and source.
+
+    ViT-B/16 where the method's name does not say another backbone. The kind of a source says how
+    far it can be relied on: paper, README, article or third party.
+    """
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for _, claim in read_published().iterrows():
+        method, backbone = claim["method"], claim["backbone"]
+        title = method if backbone == "ViT-B-16" else f"{method}, {backbone}"
+        source = f"{claim['kind']}: {claim['source']}"
+        row = rows.setdefault((title, source), {"method": title})
+        row[BENCHMARK_NAMES[claim["dataset"]]] = claim["mIoU"]
+    table = [row | {"source": source} for (_, source), row in rows.items()]
+    return pd.DataFrame(table, columns=["method", *BENCHMARK_NAMES.values(), "source"])
 
 
 def equivalent_scenes(table: pd.DataFrame) -> pd.DataFrame:
@@ -158,13 +186,13 @@ def draw_finetuned(table: pd.DataFrame) -> Figure:
 @figure("09_changes")
 def draw_changes(table: pd.DataFrame) -> Figure:
     """A diagram of the last block of every method: what is changed, and what is left out."""
-    columns = 5
+    columns = 4
     lines = -(-len(table) // columns)
-    drawn, axes = plt.subplots(lines, columns, figsize=(3.75 * columns, 3.7 * lines))
+    drawn, axes = plt.subplots(lines, columns, figsize=(3.75 * columns, 4.2 * lines))
     for axis in axes.flat:
         axis.axis("off")
     for axis, (_, row) in zip(axes.flat, table.fillna("").iterrows(), strict=False):
-        axis.set(xlim=(0, 10), ylim=(0, 10))
+        axis.set(xlim=(0, 10), ylim=(-2.6, 10))
         axis.set_title(METHOD_NAMES[row["method"]], fontsize=14)
         parts = (
             (1.0, "layer norm", "yes"),
@@ -180,8 +208,13 @@ def draw_changes(table: pd.DataFrame) -> Figure:
         for height in (2.6, 4.8, 7.0):
             arrow = {"arrowstyle": "->", "color": "0.3"}
             axis.annotate("", (5, height + 0.6), (5, height), arrowprops=arrow)
-        axis.text(5, 0.3, row["besides"], ha="center", va="center", fontsize=10, color="0.3")
-    drawn.text(0.01, 0.005, "blue: as trained; orange: changed; dashed: left out", fontsize=12)
+        if row["besides"]:
+            axis.add_patch(Rectangle((1, -2.3), 8, 2.5, fc="#E69F00", ec="0.3"))
+            text = textwrap.fill(row["besides"], 25)
+            axis.text(5, -1.05, text, ha="center", va="center", fontsize=11.5)
+            axis.annotate("", (5, 0.9), (5, 0.2), arrowprops=arrow)
+    note = "Read upwards. Blue: as trained; orange: changed; dashed: left out; lowest: elsewhere."
+    drawn.text(0.01, -0.02, note, fontsize=13)
     drawn.tight_layout()
     return drawn
 
@@ -225,19 +258,6 @@ def draw_label_maps(table: pd.DataFrame) -> Figure:
 
 @figure("09_baselines")
 def draw_scores(table: pd.DataFrame) -> Figure:
-    """mIoU and pixel accuracy of every method in both styles, with intervals."""
-    drawn, axes = plt.subplots(1, 2, figsize=(15, 5.4), sharey=True)
-    names = [METHOD_NAMES[name] for name in table["method"].unique()]
-    for axis, measure in zip(axes, ("mIoU", "pixel accuracy"), strict=True):
-        part = table[table["measure"] == measure]
-        for i, (style, rows) in enumerate(part.groupby("styles", sort=False)):
-            place, error = np.arange(len(rows)) + 0.38 * (i - 0.5), 100 * error_bars(rows)
-            look = {"capsize": 3, "label": f"{style} style"}
-            axis.barh(place, 100 * rows["value"], 0.36, xerr=error, **look)
-        axis.set_yticks(range(len(names)), names)
-        axis.set_xlabel(f"{measure} (%)")
-    axes[0].set_ylim(len(names) - 0.4, -0.6)
-    axes[1].legend(frameon=False, fontsize=11)
-    sns.despine(drawn)
-    drawn.tight_layout()
-    return drawn
+    """mIoU, and object and background pixels right, of every method in both styles."""
+    names = {name: METHOD_NAMES[name] for name in table["method"].unique()}
+    return draw_method_scores(table, tuple(MEAN_AND_PARTS), names)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +17,6 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from scclip_core.prediction import palette
-from scclip_core.segmentation import upsample
 from scclip_lab.plots import GREY, error_bars
 
 # How every claim of the article is drawn.
@@ -58,47 +56,39 @@ def read_maps(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def draw_maps(
-    table: pd.DataFrame,
-    image: np.ndarray,
-    columns: int | None = None,
-    smooth_row: bool = False,
-    label: str = "",
+    table: pd.DataFrame, image: np.ndarray, columns: int | None = None, label: str = ""
 ) -> Figure:
-    """An image and the maps of its patches.
+    """An image and the maps of its patches, all on one colour scale.
 
     Args:
         table: the maps, as `map_rows` makes them. Where it has columns patch_row and patch_col,
-            each map has a cross on that patch.
+            each map and the image have a cross on that patch.
         image: uint8 [H, W, 3].
         columns: panels side by side (default: all).
-        smooth_row: whether a second line shows the maps at image size.
         label: what the colours stand for.
     """
     maps = read_maps(table)
     columns = columns or len(maps) + 1
-    lines = 2 if smooth_row else -(-(len(maps) + 1) // columns)
-    size = (3.1 * columns, 3.3 * lines)
-    drawn, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
+    lines = -(-(len(maps) + 1) // columns)
+    size = (3.1 * columns + 0.9, 3.3 * lines)
+    drawn, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     show_image(axes[0, 0], image, "the picture")
-    for i, (panel, values) in enumerate(maps.items()):
-        limits = {"vmin": values.min(), "vmax": values.max()}
-        axis = axes.flat[i + 1]
+    limits = {"vmin": table["value"].min(), "vmax": table["value"].max()}
+    for axis, (panel, values) in zip(axes.flat[1:], maps.items(), strict=False):
         shown = axis.imshow(values, **limits)
         axis.set_title(panel, fontsize=13)
-        bar = drawn.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
-        bar.ax.tick_params(labelsize=9)
         if "patch_row" in table:
             row, col = table["patch_row"].iloc[0], table["patch_col"].iloc[0]
-            axis.plot(col, row, "x", color="#D55E00", markersize=11, markeredgewidth=3)
-        if smooth_row:
-            large = upsample(torch.tensor(values)[None, :, :, None], image.shape[:2])[0, 0]
-            axes[1, i + 1].imshow(large, **limits)
-            axes[1, i + 1].set_title("at image size", fontsize=12)
-    if label:
-        drawn.text(0.01, 0.01, f"colour: {label}", fontsize=11)
-    drawn.tight_layout()
+            pixel = len(image) / len(values)
+            on_image = ((col + 0.5) * pixel, (row + 0.5) * pixel)
+            # White around orange, so that the cross is seen on any picture.
+            for colour, width in (("white", 6), ("#D55E00", 3)):
+                look = {"color": colour, "markersize": 11, "markeredgewidth": width}
+                axis.plot(col, row, "x", **look)
+                axes[0, 0].plot(*on_image, "x", **look)
+    drawn.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label=label)
     return drawn
 
 
@@ -109,6 +99,13 @@ def draw_band(
     value, low, high = (scale * part[name] for name in ("value", "low", "high"))
     (line,) = axis.plot(part[x], value, marker="o", markersize=5, label=label)
     axis.fill_between(part[x], low, high, alpha=0.2, color=line.get_color())
+
+
+def draw_gains(axis: Axes, part: pd.DataFrame, x: str, label: str | None = None) -> None:
+    """A curve of the paired gain over the column `x`, in points, with the band of its interval."""
+    names = {"gain": "value", "gain_low": "low", "gain_high": "high"}
+    draw_band(axis, part[[x, *names]].rename(columns=names), x, label)
+    axis.axhline(0, color="0.3", linewidth=1)
 
 
 def draw_bars(axis: Axes, part: pd.DataFrame, labels: str, scale: float = 100) -> None:
@@ -126,6 +123,33 @@ def draw_interval_bars(table: pd.DataFrame, labels: str, xlabel: str) -> Figure:
     draw_bars(axis, table, labels)
     axis.set_xlabel(xlabel)
     sns.despine(drawn)
+    return drawn
+
+
+def draw_method_scores(
+    table: pd.DataFrame, measures: Sequence[str], names: Mapping[str, str]
+) -> Figure:
+    """Horizontal bars of methods with intervals: a panel for each measure, a colour for each style.
+
+    `names` maps every method of the table that is shown to its name in the figure, in order.
+    """
+    size = (17, 0.5 * len(names) + 1.6)
+    drawn, axes = plt.subplots(1, len(measures), figsize=size, sharey=True)
+    for axis, measure in zip(axes, measures, strict=True):
+        part = table[table["measure"] == measure]
+        for i, (style, rows) in enumerate(part.groupby("styles", sort=False)):
+            rows = rows.set_index("method").loc[list(names)]
+            place = np.arange(len(rows)) + 0.38 * (i - 0.5)
+            look = {"capsize": 3, "label": f"{style} style"}
+            axis.barh(place, 100 * rows["value"], 0.36, xerr=100 * error_bars(rows), **look)
+        axis.set_yticks(range(len(names)), list(names.values()))
+        axis.set_xlabel(f"{measure} (%)")
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    handles, labels = axes[0].get_legend_handles_labels()
+    look = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2}
+    axes[-1].legend(handles, labels, frameon=False, fontsize=12, **look)
+    sns.despine(drawn)
+    drawn.tight_layout()
     return drawn
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scclip_core.files import atomic_write
+from scclip_lab.evaluation.mini import MEAN_AND_PARTS as MEASURES
 from scclip_lab.studies import METHOD_NAMES, ROOT, load_table
+from scclip_lab.studies.ch05_ablation import MODULES
 from scclip_lab.studies.tables import in_percent, row_where
 
 FILES = ("README.md", "README.zh.md", "data/mini/README.md")
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-MEASURES = ("mIoU", "objects right", "background right")
 TIMED_MODELS = {"mini": "mini (bundled)", "ViT-B-16": "ViT-B/16 (random weights)"}
 CHINESE = {
     "method": "方法",
@@ -22,6 +23,8 @@ CHINESE = {
     "objects right": "物体正确率",
     "background right": "背景正确率",
     "style never seen": "未见过的画风",
+    "training styles": "训练用过的画风",
+    "mIoU minus that of the values (points)": "mIoU 减去仅用值的 mIoU（百分点）",
     "objects in the scene": "场景中的物体数",
     "fine-tuned on": "微调数据",
     "linear head": "线性头",
@@ -30,6 +33,31 @@ CHINESE = {
     "time against open_clip's own image forward pass": "相对 open_clip 原图像前向的时间",
     "batch": "批大小",
     "ratio (quartiles)": "比值（四分位）",
+    "point": "要点",
+    "published code": "已发表的代码",
+    "the other way": "另一种做法",
+    "here": "本项目",
+    "equal labels (%)": "相同的标签 (%)",
+    "mIoU (%): published, other": "mIoU (%)：已发表的做法、另一种做法",
+    "as published": "与已发表的相同",
+    "other": "另一种做法",
+    "size, 500 x 333 for example": "尺寸，以 500 x 333 为例",
+    "512 x 336, rounded to the patch": "512 x 336，取图像块的整数倍",
+    "interpolation": "插值",
+    "bilinear, no antialiasing": "双线性，不抗锯齿",
+    "bicubic with antialiasing": "双三次，抗锯齿",
+    "both of these": "以上两点",
+    "505 x 336, bilinear": "505 x 336，双线性",
+    "512 x 336, bicubic": "512 x 336，双三次",
+    "mean and deviation of colours": "颜色的均值与标准差",
+    "three decimals of grey levels": "灰度值的三位小数",
+    "as the model has them": "模型自带的数值",
+    "precision": "精度",
+    "16 bits": "16 位",
+    "32 bits": "32 位",
+    "positions, a whole square picture": "位置嵌入，整张正方形图片",
+    "scale (size + 0.1) / trained size": "比例（边长 + 0.1）/ 训练边长",
+    "scale size / trained size": "比例 边长 / 训练边长",
 }
 Words = Callable[[str], str]
 
@@ -41,20 +69,24 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def mini(words: Words) -> str:
-    """Every method on the bundled model: objects and background apart, both groups of styles."""
+    """The methods that were measured on the bundled model, objects and background apart.
+
+    There are both groups of styles.
+    """
     table = load_table("evaluate_mini")
+    measured = set(table["method"])
     table = table[table["objects"].astype(str) == "all"]
     unseen = words("style never seen")
     header = [words("method"), *(f"{words(m)} (%)" for m in MEASURES)]
     header += [f"{words(m)}, {unseen}" for m in MEASURES]
     rows = []
-    for name, title in METHOD_NAMES.items():
+    for name in (name for name in METHOD_NAMES if name in measured):
         cells = [
             in_percent(row_where(table, method=name, measure=measure, styles=style))
             for style in ("training", "held-out")
             for measure in MEASURES
         ]
-        rows.append([title, *cells])
+        rows.append([METHOD_NAMES[name], *cells])
     return markdown(header, rows)
 
 
@@ -110,11 +142,89 @@ def times(words: Words) -> str:
     return markdown(header, rows)
 
 
+def against_values(words: Words) -> str:
+    """The paired difference of SC-CLIP to the values alone in mIoU, in both groups of styles."""
+    table, rows = load_table("evaluate_mini"), []
+    table = table[table["measure"] == "mIoU minus values"]
+    for name in ("scclip", "scclip-published"):
+        cells = [
+            in_percent(row_where(table, method=name, styles=style))
+            for style in ("training", "held-out")
+        ]
+        rows.append([METHOD_NAMES[name], *cells])
+    header = [words("mIoU minus that of the values (points)")]
+    return markdown([*header, words("training styles"), words("style never seen")], rows)
+
+
+def zero_shot(words: Words) -> str:
+    """Whether the class token names the object of a scene, in both groups of styles."""
+    table = load_table("evaluate_mini")
+    table = table[table["measure"] == "zero-shot accuracy"]
+    cells = [in_percent(row_where(table, styles=style)) for style in ("training", "held-out")]
+    return markdown([words("training styles"), words("style never seen")], [cells])
+
+
+def modules(words: Words) -> str:
+    """The gain of every module of SC-CLIP, added in the article's order, in points."""
+    table, rows = load_table("05_modules"), []
+    for ablation, modules in (("added", MODULES), ("total", {"all modules": "all modules"})):
+        part = table[table["ablation"] == ablation]
+        for module, title in modules.items():
+            cells = [in_percent(row_where(part, module=module, measure=m)) for m in MEASURES]
+            rows.append([words(title), *cells])
+    return markdown([words("module"), *map(words, MEASURES)], rows)
+
+
+def phenomena(words: Words) -> str:
+    """What SC-CLIP relies on, by layer of the bundled model."""
+    table = load_table("phenomena")
+    layers, rows = (0, 3, 6, 8, 10), []
+    for what in table["what"].unique():
+        part = table[table["what"] == what].set_index("place")["value"]
+        if set(layers) <= set(part.index):
+            rows.append([words(what), *(f"{part[layer]:.2f}" for layer in layers)])
+    return markdown([words("measured"), *(f"{words('layer')} {n}" for n in layers)], rows)
+
+
+def phenomena_of_the_end(words: Words) -> str:
+    """Outlier scores of the last layer but one, and the last block's attention, by head."""
+    table, rows = load_table("phenomena"), []
+    for _, row in table.iterrows():
+        if row["what"].startswith("LOF"):
+            rows.append([words(row["what"]), f"{row['value']:.2f}"])
+        elif row["what"] == "entropy of attention":
+            head = f"{words(row['what'])}, {words('head')} {row['place']}"
+            rows.append([head, f"{row['value']:.2f}"])
+    return markdown([words("measured"), words("value")], rows)
+
+
+def protocol(words: Words) -> str:
+    """What each point of the published evaluation changes, on scenes of benchmark sizes."""
+    table = load_table("protocol")
+    header = ["point", "published code", "the other way", "here", "equal labels (%)"]
+    rows = [
+        [
+            *(words(row[column]) for column in ("point", "published", "other")),
+            words("as published" if row["here"] == "published" else "other"),
+            f"{100 * row['agreement']:.3f}",
+            f"{100 * row['mIoU as published']:.2f}, {100 * row['mIoU otherwise']:.2f}",
+        ]
+        for _, row in table.iterrows()
+    ]
+    return markdown([*map(words, header), words("mIoU (%): published, other")], rows)
+
+
 TABLES: dict[str, Callable[[Words], str]] = {
     "mini": mini,
+    "against-values": against_values,
+    "zero-shot": zero_shot,
+    "modules": modules,
     "by-objects": by_objects,
     "fine-tuned": fine_tuned,
     "times": times,
+    "phenomena": phenomena,
+    "phenomena-end": phenomena_of_the_end,
+    "protocol": protocol,
 }
 
 

@@ -1,0 +1,173 @@
+"""Rules of the ledger on how the method works: shapes, anomalies, similarity, attention, fusion.
+
+A rule takes a stored table and returns a finding: the result as a text, and a verdict. The
+functions that take something else return a rule.
+"""
+
+import pandas as pd
+
+from scclip_lab.studies.tables import in_percent, row_where
+from scclip_lab.studies.verdicts import (
+    FAILS,
+    HOLDS,
+    MEANINGLESS,
+    UNDECIDED,
+    Finding,
+    Rule,
+    by_intervals,
+    by_sign,
+    negated,
+)
+
+
+def shape(tensor: str, expected: str) -> Rule:
+    """Chapter 1: a tensor of ViT-B/16 has the expected shape."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        found = row_where(table, tensor=tensor)["ViT-B-16"]
+        return found, HOLDS if found == expected else FAILS
+
+    return judge
+
+
+def flagged_patches(table: pd.DataFrame) -> Finding:
+    """Chapter 2: about 10 of 196 patches are flagged."""
+    count = int(table[table["panel"] == "flagged"]["value"].sum())
+    return f"{count} of 196", HOLDS if abs(count - 10) <= 1 else FAILS
+
+
+def planted_found(source: str) -> Rule:
+    """Chapter 2: the local outlier factor finds planted anomalies of this source above chance."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, source=source, detector="local outlier factor", measure="ROC AUC")
+        text = f"ROC AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        return text, HOLDS if row["low"] > 0.5 else FAILS if row["high"] < 0.5 else UNDECIDED
+
+    return judge
+
+
+def best_detector(table: pd.DataFrame) -> Finding:
+    """Chapter 2: the local outlier factor has the highest mean ROC AUC."""
+    mean = table[table["measure"] == "ROC AUC"].groupby("detector")["value"].mean()
+    best, own = mean.idxmax(), mean["local outlier factor"]
+    text = f"LOF {own:.2f}, best: {best} {mean.max():.2f} (mean ROC AUC)"
+    return text, HOLDS if best == "local outlier factor" else FAILS
+
+
+def median_similarity(layer: int) -> Rule:
+    """Chapter 3: the median similarity of a layer is within 0.1 of 0.4."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        value = row_where(table, layer=layer, what="median")["value"]
+        return f"median {value:.2f} at layer {layer}", HOLDS if abs(value - 0.4) <= 0.1 else FAILS
+
+    return judge
+
+
+def share_kept(layer: int) -> Rule:
+    """Chapter 3: beta = 0.4 keeps 30 to 40 % of the similarities of a layer."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, layer=layer, what="0.4")
+        outside = row["high"] < 0.3 or row["low"] > 0.4
+        verdict = FAILS if outside else HOLDS if 0.3 <= row["value"] <= 0.4 else UNDECIDED
+        return f"{in_percent(row)} % kept", verdict
+
+    return judge
+
+
+def content_against_qk(measure: str, more: bool) -> Rule:
+    """Chapter 4: content attention has more (or less) of a measure than query-key attention."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        part = table[table["measure"] == measure].groupby("kind", as_index=False)
+        means = part[["value", "low", "high"]].mean()
+        content, own = row_where(means, kind="content"), row_where(means, kind="qk")
+        text = f"content {content['value']:.2f}, qk {own['value']:.2f}"
+        return by_intervals(*((content, own) if more else (own, content)), text)
+
+    return judge
+
+
+def layers_kept(table: pd.DataFrame) -> Finding:
+    """Chapter 1: the outputs of twelve blocks are among the tensors of a run."""
+    count = int(table["tensor"].str.fullmatch(r"blocks\.\d+\.hook_resid_post").sum())
+    text = f"{count}: the last block is the rearranged one"
+    return text, HOLDS if count == 12 else FAILS
+
+
+def ninth_layer(table: pd.DataFrame) -> Finding:
+    """Chapter 1: which block's output has the index 8."""
+    note = row_where(table, tensor="blocks.8.hook_resid_post")["what happened"]
+    return f"the {note}, counted from 1", FAILS
+
+
+def mask_after_softmax(table: pd.DataFrame) -> Finding:
+    """Chapter 8: a mask of negative entries removes something after the softmax."""
+    after = row_where(table, what="negative entries after the softmax")
+    before = row_where(table, what="negative entries before the softmax")
+    text = f"{in_percent(after)} % of entries after it, {in_percent(before)} % before it"
+    return text, HOLDS if after["value"] > 0 else FAILS + " (masked before it, as published)"
+
+
+def flagged_more_often(where: str) -> Rule:
+    """Chapter 8: patches of a kind are flagged more often than others."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, what=f"more flags than patches: {where}")
+        return f"{in_percent(row)} points", by_sign(row)
+
+    return judge
+
+
+def one_number_of_flags(table: pd.DataFrame) -> Finding:
+    """Chapter 8: the number of flagged patches differs from scene to scene."""
+    numbers = row_where(table, what="numbers of flagged patches that occur")["value"]
+    text = f"{numbers:.0f} number of flags over {table['scenes'].iloc[0]} scenes"
+    return text, HOLDS if numbers > 1 else FAILS
+
+
+def graph_operation(table: pd.DataFrame) -> Finding:
+    """Chapter 8: the aggregation is D^-1 S F; what the normalisation of GCN would change."""
+    apart = row_where(table, what="aggregation and graph operation, largest difference")["value"]
+    change = row_where(table, what="mIoU, symmetric normalisation minus that of rows")
+    text = (
+        f"largest difference {apart:.0e}; with GCN's normalisation {in_percent(change)} points of"
+        " mIoU"
+    )
+    return text, HOLDS if apart < 1e-3 else FAILS
+
+
+def above_zero(what: str, least: float = 0.0) -> Rule:
+    """Chapter 8: a measured value lies above a bound, with its interval."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, what=what)
+        text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        return text, by_sign(row[["low", "high"]] - least)
+
+    return judge
+
+
+def below_zero(what: str) -> Rule:
+    """Chapter 8: a measured value lies below zero, with its interval."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, what=what)
+        text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        return text, by_sign(negated(row))
+
+    return judge
+
+
+def readable_by_depth(table: pd.DataFrame) -> Finding:
+    """The phenomena: objects are the more readable the deeper the layer."""
+    part = table[table["what"] == "objects right, values of the layer"].set_index("place")["value"]
+    found = [f"{100 * part[layer]:.0f} % at layer {layer}" for layer in (3, 8, 10)]
+    return ", ".join(found), HOLDS if part[3] < part[8] <= part[10] else FAILS
+
+
+def needs_training(table: pd.DataFrame) -> Finding:
+    """A claim about gradients, of which a frozen model has none."""
+    return "no gradient is computed", MEANINGLESS

@@ -1,0 +1,187 @@
+"""Rules of the ledger on what the method achieves: gains, settings, scores, time.
+
+A rule takes a stored table and returns a finding: the result as a text, and a verdict. The
+functions that take something else return a rule.
+"""
+
+import pandas as pd
+
+from scclip_lab.studies.ch05_ablation import sum_gains
+from scclip_lab.studies.tables import fit_exponents, in_percent, in_points, row_where
+from scclip_lab.studies.verdicts import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    UNTESTED,
+    Finding,
+    Rule,
+    best_setting,
+    by_sign,
+    negated,
+    paired_gain,
+)
+
+
+def best_residual(table: pd.DataFrame) -> Finding:
+    """Chapter 4: res_cls = 0.3 has the highest mIoU."""
+    return best_setting(table[table["measure"] == "mIoU"], "res_cls", 0.3)
+
+
+def lost_by_residual(measure: str, weight: float) -> Rule:
+    """Chapter 4: a measure is lower at this weight of the class token than at 0.3."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        part = table[table["measure"] == measure]
+        claimed = row_where(part, res_cls=0.3)
+        lost = negated(paired_gain(row_where(part, res_cls=weight)))
+        text = (
+            f"{measure}: {in_percent(claimed)} at 0.3, {in_percent(lost)} points lost at {weight:g}"
+        )
+        return text, by_sign(lost)
+
+    return judge
+
+
+def added_gain(module: str) -> Rule:
+    """Chapter 5: a module gains mIoU when it is added in the article's order."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        found = {"ablation": "added", "module": module}
+        row = row_where(table, measure="mIoU", **found)
+        objects = row_where(table, measure="objects right", **found)
+        background = row_where(table, measure="background right", **found)
+        text = (
+            f"{in_percent(row)} points of mIoU when added (object pixels"
+            f" {in_points(objects['value'])}, background pixels {in_points(background['value'])})"
+        )
+        return text, by_sign(row)
+
+    return judge
+
+
+def overlapping_gains(table: pd.DataFrame) -> Finding:
+    """Chapter 5: the gains of leaving modules out sum to less than the total gain.
+
+    Where modules do the same work, each can be spared, since the others still do it.
+    """
+    row = row_where(sum_gains(table), whose="here, left out", measure="mIoU")
+    summed, total = row["sum of gains"], row["total gain"]
+    text = f"left-out gains sum to {summed:.1f}, the total is {total:.1f}"
+    return text, HOLDS if summed < total else FAILS
+
+
+def best_in_sweep(name: str) -> Rule:
+    """Chapter 5: no setting that a sweep prefers to the article's gains on fresh test scenes."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, parameter=name)
+        if row["setting"] == row["claimed"]:
+            return f"best of the sweep: {row['claimed']:g}", HOLDS
+        text = (
+            f"the sweep prefers {row['setting']:g} to {row['claimed']:g}: {in_percent(row)} points"
+            " on test scenes"
+        )
+        return text, FAILS if row["low"] > 0 else UNDECIDED
+
+    return judge
+
+
+def needs_real_weights(method: str) -> Rule:
+    """The score of a method on PASCAL VOC, beside its score on emoji scenes."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        where = {"method": method, "styles": "training", "objects": "all"}
+        row = row_where(table, measure="mIoU", **where)
+        return f"here, on emoji scenes: {in_percent(row)} mIoU", UNTESTED
+
+    return judge
+
+
+def not_measured(table: pd.DataFrame) -> Finding:
+    """A claim beside which no measured number stands."""
+    return "not measured here", UNTESTED
+
+
+def fine_tuned_is_better(table: pd.DataFrame) -> Finding:
+    """Chapter 9: the tower fine-tuned on 1,000 labelled scenes has a higher mIoU than SC-CLIP."""
+    where = {"trained": "whole image tower", "styles": "training", "labelled scenes": 1000}
+    above = negated(row_where(table, measure="SC-CLIP minus this", **where))
+    return f"+{in_percent(above)} points", by_sign(above)
+
+
+def better_than_vanilla(table: pd.DataFrame) -> Finding:
+    """The main table: SC-CLIP's gain in mIoU over vanilla CLIP.
+
+    No verdict: the training of the bundled model puts vanilla CLIP at a disadvantage.
+    """
+    where = {"method": "scclip", "styles": "training", "objects": "all"}
+    row = row_where(table, measure="mIoU minus vanilla", **where)
+    shares = []
+    for method in ("scclip", "vanilla"):
+        where["method"] = method
+        objects = row_where(table, measure="objects right", **where)["value"]
+        background = row_where(table, measure="background right", **where)["value"]
+        shares.append(f"{100 * objects:.0f} / {100 * background:.0f} %")
+    text = (
+        f"{in_percent(row)} points of mIoU (objects / background right: {' against '.join(shares)})"
+    )
+    return text, UNTESTED
+
+
+def time_ratio(table: pd.DataFrame) -> Finding:
+    """Chapter 7: SC-CLIP takes 1.2 times as long as vanilla CLIP, within 0.05."""
+    row = row_where(table, model="ViT-B-16", batch=1, what="scclip")
+    ratio, low, high = row[["ratio", "ratio_low", "ratio_high"]]
+    text = f"{ratio:.2f}x ({low:.2f} to {high:.2f}), ViT-B/16 shapes"
+    if abs(ratio - 1.2) <= 0.05:
+        return text, HOLDS
+    return text, FAILS + (" (it costs less)" if ratio < 1.2 else " (it costs more)")
+
+
+def twenty_percent_more_time(table: pd.DataFrame) -> Finding:
+    """Chapter 7: SC-CLIP takes 15 to 25 % more time than vanilla, at one image and at eight."""
+    rows = [row_where(table, model="ViT-B-16", batch=b, what="scclip") for b in (1, 8)]
+    more = [100 * (row["ratio"] - 1) for row in rows]
+    text = f"{more[0]:+.0f} % time at B = 1, {more[1]:+.0f} % at B = 8, ViT-B/16 shapes"
+    if all(15 <= value <= 25 for value in more):
+        return text, HOLDS
+    return text, FAILS + (" (it costs less)" if max(more) < 15 else " (it costs more)")
+
+
+def grows_as(what: str, power: float) -> Rule:
+    """Chapter 7: the time of a part grows as the number of patches to a power, within 0.5."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        exponent = row_where(fit_exponents(table), model="ViT-B-16", what=what)["exponent"]
+        text = f"time ~ N^{exponent:.2f}, from N = 196"
+        return text, HOLDS if abs(exponent - power) <= 0.5 else FAILS
+
+    return judge
+
+
+def room_for_gain(table: pd.DataFrame) -> Finding:
+    """The main table: SC-CLIP's mIoU as a ratio to that of vanilla CLIP.
+
+    No verdict: the training of the bundled model puts vanilla CLIP at a disadvantage.
+    """
+    where = {"measure": "mIoU", "styles": "training", "objects": "all"}
+    scclip, vanilla = (
+        row_where(table, method=name, **where)["value"] for name in ("scclip", "vanilla")
+    )
+    text = f"{scclip / vanilla:.1f} times vanilla (partly made by this model's training)"
+    return text, UNTESTED
+
+
+def nothing_is_trained(table: pd.DataFrame) -> Finding:
+    """Chapter 8: no parameter changes in a forward pass, and none requires a gradient."""
+    changed = row_where(table, what="parameters changed by a forward pass")["value"]
+    trained = row_where(table, what="parameters that require a gradient")["value"]
+    text = f"{changed:.0f} changed, {trained:.0f} require a gradient"
+    return text, HOLDS if changed == trained == 0 else FAILS
+
+
+def first_step(table: pd.DataFrame) -> Finding:
+    """Chapter 3: one step of aggregation gains mIoU."""
+    none, gain = row_where(table, steps=0), paired_gain(row_where(table, steps=1))
+    text = f"mIoU {in_percent(none)} before, {in_percent(gain)} points more after one step"
+    return text, by_sign(gain)

@@ -1,0 +1,51 @@
+"""What the ledger says of a claim: the verdicts, and how intervals decide between them."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from scclip_lab.studies.tables import best_row, in_percent, row_where
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold here", "undecided here"
+UNTESTED = "cannot be tested without real weights"
+MEANINGLESS = "has no meaning without training"
+# The result, and the verdict.
+Finding = tuple[str, str]
+Rule = Callable[[pd.DataFrame], Finding]
+
+
+def by_sign(row: pd.Series) -> str:
+    """The verdict on a gain, by the sign of both ends of its interval."""
+    return HOLDS if row["low"] > 0 else FAILS if row["high"] < 0 else UNDECIDED
+
+
+def paired_gain(row: pd.Series) -> pd.Series:
+    """The paired gain of a row of a sweep, as a row of its own."""
+    return pd.Series({"value": row["gain"], "low": row["gain_low"], "high": row["gain_high"]})
+
+
+def negated(row: pd.Series) -> pd.Series:
+    """The same difference, taken the other way round."""
+    return pd.Series({"value": -row["value"], "low": -row["high"], "high": -row["low"]})
+
+
+def best_setting(part: pd.DataFrame, setting: str, claimed: float) -> Finding:
+    """Whether the claimed setting is the best of a sweep.
+
+    It is refuted where the best setting has a paired gain over it whose interval lies above 0.
+    """
+    best, own = best_row(part), row_where(part, **{setting: claimed})
+    if best[setting] == claimed:
+        return f"best {claimed:g} ({in_percent(own)})", HOLDS
+    gain = paired_gain(best)
+    text = (
+        f"best {best[setting]:g}, {in_percent(gain)} points above the article's {claimed:g}"
+        f" ({in_percent(own)})"
+    )
+    return text, FAILS if gain["low"] > 0 else UNDECIDED
+
+
+def by_intervals(better: pd.Series, worse: pd.Series, text: str) -> Finding:
+    """Whether one value lies above another, with intervals that do not overlap."""
+    above, below = better["low"] > worse["high"], better["high"] < worse["low"]
+    return text, HOLDS if above else FAILS if below else UNDECIDED
