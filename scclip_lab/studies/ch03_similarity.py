@@ -13,7 +13,6 @@ from torch import Tensor
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
-from scclip_core.segmentation import upsample
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
 from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -34,6 +33,7 @@ from scclip_lab.studies.drawing import (
     map_rows,
     read_maps,
 )
+from scclip_lab.studies.reading import label_map, patch_labels
 
 GRID = 14
 BETAS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -62,9 +62,7 @@ def similarity_matrices(
 
 def patches_by_label(scene: Scene) -> np.ndarray:
     """The numbers of the patches, sorted by the label of their centres, int64 [N]."""
-    half = len(scene.labels) // GRID // 2
-    labels = scene.labels[half :: 2 * half, half :: 2 * half].ravel()
-    return np.argsort(labels, kind="stable")
+    return np.argsort(patch_labels(scene).ravel(), kind="stable")
 
 
 def similarity_maps(
@@ -133,7 +131,6 @@ def over_smoothing(
     # With every module off, stage 5 gives the last block's values.
     segmenter = make_method("scclip", model, **dict.fromkeys(SWITCHES, False))
     layer = f"blocks.{SCCLIPConfig().pre_adjust_idx}.hook_resid_post"
-    text = segmenter.embed_classes(WORDS)[1]
     counts: dict[int, list[np.ndarray]] = {p: [] for p in powers}
     alike: dict[int, list[float]] = {p: [] for p in powers}
     for index in range(count):
@@ -145,8 +142,8 @@ def over_smoothing(
         for step in range(max(powers) + 1):
             if step in powers:
                 features = F.normalize(model.project(tokens), dim=-1)
-                logits = (features @ text.T).unflatten(1, (GRID, GRID))
-                labels = upsample(logits, truth.shape).argmax(1)[0]
+                maps = features.unflatten(1, (GRID, GRID))
+                labels = label_map(segmenter, maps, len(truth))
                 counts[step].append(count_classes(labels, truth, len(WORDS)))
                 alike[step].append(float(patch_similarity(features).mean()))
             tokens = adaptive_aggregate(tokens, thresholded)
@@ -163,9 +160,7 @@ def draw_matrices(table: pd.DataFrame) -> Figure:
     """The similarity matrices of the example scene, patches sorted by label, blocks framed."""
     scene, maps = example_scene(), read_maps(table)
     drawn, axes = plt.subplots(1, len(maps), figsize=(6.6 * len(maps), 5.9), layout="constrained")
-    half = len(scene.labels) // GRID // 2
-    centres = np.sort(scene.labels[half :: 2 * half, half :: 2 * half], axis=None)
-    labels, sizes = np.unique(centres, return_counts=True)
+    labels, sizes = np.unique(patch_labels(scene), return_counts=True)
     ends = np.cumsum(sizes)
     for axis, (panel, values) in zip(axes, maps.items(), strict=True):
         shown = axis.imshow(values, vmin=-0.5, vmax=1)

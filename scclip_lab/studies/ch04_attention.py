@@ -21,8 +21,9 @@ from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_maps, map_rows
+from scclip_lab.studies.reading import patch_labels
 
-GRID, PATCH = 14, 16
+GRID = 14
 KINDS = ("content", "content, not masked", "mix", "qk", "kk", "qq", "identity")
 
 
@@ -67,8 +68,7 @@ def purity_and_entropy(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataF
     found: dict[tuple[str, int, str], list[float]] = {}
     for index in range(count):
         scene = evaluation_scene(TEST, seed, index)
-        centres = scene.labels[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
-        labels = torch.from_numpy(centres.copy()).flatten()
+        labels = torch.from_numpy(patch_labels(scene).copy()).flatten()
         same = (labels[:, None] == labels[None]).float()  # [N, N]
         maps = attention_maps(model, stack_images(model, [scene]), SCCLIPConfig())
         for kind, attention in maps.items():

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
-from scclip_core.dense import DenseCLIP
-from scclip_core.segmentation import upsample
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import mean_interval
 from scclip_lab.evaluation.mini import stack_images
@@ -28,19 +26,11 @@ from scclip_lab.studies.drawing import (
     map_rows,
     read_labels,
 )
+from scclip_lab.studies.reading import label_map, read_layer
 
 GRID = 14
 # Layers whose values the last block reads in the figure of the lens.
 LENS = (0, 2, 4, 6, 8, 10)
-# What the tokens that enter the last block are called.
-LAST = "blocks.10.hook_resid_post"
-
-
-def label_map(segmenter: DenseCLIP, features: Tensor, side: int) -> Tensor:
-    """The label map of features [1, rows, cols, D] over all words, int64 [side, side]."""
-    text = segmenter.embed_classes(WORDS)[1]
-    labels: Tensor = upsample(features.to(text.dtype) @ text.T, (side, side)).argmax(1)[0]
-    return labels
 
 
 def logit_lens(model: FrozenCLIP) -> pd.DataFrame:
@@ -54,7 +44,7 @@ def logit_lens(model: FrozenCLIP) -> pd.DataFrame:
     rows = [("truth", *line) for line in label_rows(torch.from_numpy(scene.labels))]
     for layer in LENS:
         given = cache[f"blocks.{layer}.hook_resid_post"]
-        features = values.run_with_hooks(images, {LAST: partial(_replace, given)})
+        features = read_layer(values, images, given)
         labels = label_map(values, features, len(scene.labels))
         rows += [(f"layer {layer}", *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["what", "line", "labels"])
@@ -108,10 +98,6 @@ def patch_halves(
     rows = [(*key, *mean_interval(np.array(values), seed)) for key, values in found.items()]
     columns = ["method", "layer", "half", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).assign(pairs=count, seed=seed)
-
-
-def _replace(given: Tensor, _: Tensor) -> Tensor:
-    return given
 
 
 def _mix(chosen: Tensor, given: Tensor, tokens: Tensor) -> Tensor:

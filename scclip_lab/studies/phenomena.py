@@ -5,7 +5,6 @@ The table and the figure of the model card, `figures/phenomena.csv` and `.png`.
 
 import math
 from collections.abc import Iterator
-from functools import partial
 
 import pandas as pd
 import seaborn as sns
@@ -18,11 +17,11 @@ from scclip_core.attention import self_attention_weights
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
-from scclip_core.segmentation import upsample
 from scclip_core.similarity import patch_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.metrics import count_classes
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
+from scclip_lab.studies.reading import label_map, patch_labels, read_layer
 
 # Pairs of patches by their labels.
 PAIRS = ("same object", "other object", "object and background")
@@ -37,12 +36,12 @@ def measure_phenomena(model: FrozenCLIP, count: int, seed: int, split: int = TES
     The place is a layer (counted from 0, as everywhere) or, for the entropy, a head. A scene with
     one object has no pair of patches on two objects, and counts for the others alone.
     """
-    segmenter, half = make_method("vanilla", model), model.patch_size // 2
+    segmenter = make_method("vanilla", model)
     rows: list[Row] = []
     for index in range(count):
         scene = evaluation_scene(split, seed, index)
         images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
-        labels = truth[half :: model.patch_size, half :: model.patch_size].flatten()  # [N]
+        labels = torch.from_numpy(patch_labels(scene).copy()).flatten()  # [N]
         _, cache = segmenter.run_with_cache(images, "blocks.*.hook_resid_post")
         layers = [tokens[0] for tokens in cache.values()]  # [L, C] each
         rows += similarities_by_layer(layers, labels)
@@ -113,20 +112,13 @@ def accuracy_by_layer(
     Takes one image [1, 3, H, W], tokens [L, C] of every layer but the last, true labels [H, W].
     """
     values = make_method("values", model)
-    text = values.embed_classes(WORDS)[1]
-    place = f"blocks.{model.depth - 2}.hook_resid_post"
     for layer, tokens in enumerate(layers):
-        given = tokens[None]  # [1, L, C]
-        features = values.run_with_hooks(images, {place: partial(_replaced_by, given)})
-        labels = upsample(features.to(text.dtype) @ text.T, truth.shape).argmax(1)[0]
+        features = read_layer(values, images, tokens[None])
+        labels = label_map(values, features, len(truth))
         counts = count_classes(labels, truth, len(WORDS))
         for measure in ("objects right", "background right"):
             value = float(MEAN_AND_PARTS[measure](counts))
             yield f"{measure}, values of the layer", layer, value
-
-
-def _replaced_by(given: Tensor, _: Tensor) -> Tensor:
-    return given
 
 
 def draw_phenomena(table: pd.DataFrame) -> Figure:

@@ -19,7 +19,6 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.pipeline import SCCLIP
-from scclip_core.segmentation import upsample
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -30,9 +29,10 @@ from scclip_lab.evaluation.metrics import (
     paired_interval,
 )
 from scclip_lab.evaluation.mini import stack_images
+from scclip_lab.studies.reading import PATCH, label_map, patch_labels, read_layer
 
-# Pixels of a patch's side, patches of an image's side.
-PATCH, GRID = 16, 14
+# Patches of an image's side.
+GRID = 14
 # A label is rare in a scene where it fills less than this share of the patches.
 RARE = 0.05
 # Standard deviation of the noise on the last layer but one, as a share of the tokens' own.
@@ -60,11 +60,6 @@ def sampled(what: str, values: list[float]) -> Row:
     return what, *mean_interval(np.array(values))
 
 
-def labels_of_patches(scene: Scene) -> np.ndarray:
-    """The label of the centre of every patch, [14, 14]."""
-    return scene.labels[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
-
-
 def frozen(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     """Parameters that are trained, and changed by a forward pass; whether a result repeats."""
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -90,7 +85,7 @@ def flags(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
         tiles = (
             scene.labels.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2).reshape(GRID, GRID, -1)
         )
-        labels = labels_of_patches(scene)
+        labels = patch_labels(scene)
         shares = np.bincount(labels.ravel(), minlength=len(WORDS)) / labels.size
         places = {
             "border": border,
@@ -130,7 +125,7 @@ def two_views(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     found: dict[str, list[float]] = {}
     names = {3: "blocks.3.hook_resid_post", 8: "blocks.8.hook_resid_post"}
     for scene in scenes:
-        labels = labels_of_patches(scene).ravel()
+        labels = patch_labels(scene).ravel()
         same = (labels[:, None] == labels)[pairs]
         tiles = scene.image.reshape(GRID, PATCH, GRID, PATCH, 3).mean((1, 3)).reshape(-1, 3)
         colour = -np.linalg.norm(tiles[:, None] - tiles, axis=-1)[pairs]
@@ -153,9 +148,8 @@ def two_views(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
 
 def count_labels(segmenter: DenseCLIP, features: Tensor, scene: Scene) -> np.ndarray:
     """Class counts of the label map of features [1, rows, cols, D]."""
-    text, truth = segmenter.embed_classes(WORDS)[1], torch.from_numpy(scene.labels)
-    labels = upsample(features.to(text.dtype) @ text.T, truth.shape).argmax(1)[0]
-    return count_classes(labels, truth, len(WORDS))
+    labels = label_map(segmenter, features, len(scene.labels))
+    return count_classes(labels, torch.from_numpy(scene.labels), len(WORDS))
 
 
 def symmetric_aggregate(tokens: Tensor, similarity: Tensor) -> Tensor:
@@ -181,7 +175,7 @@ def normalisations(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
         ways = {"rows": by_core, "symmetric": symmetric_aggregate(last[:, 1:], graph)}
         for way, patches in ways.items():
             tokens = torch.cat([last[:, :1], patches], 1)
-            features = segmenter.run_with_hooks(images, {names[1]: partial(_replace, tokens)})
+            features = read_layer(segmenter, images, tokens)
             counted[way].append(count_labels(segmenter, features, scene))
     yield exactly("aggregation and graph operation, largest difference", apart)
     symmetric, rows = np.stack(counted["symmetric"]), np.stack(counted["rows"])
@@ -205,12 +199,11 @@ def fused(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
                 counts = count_labels(segmenter, features, scene)
                 counted.setdefault((fusion, noise), []).append(counts)
         _, cache = SCCLIP(model).run_with_cache(images, ["stage6.aggregated", "stage7.aggregated"])
-        text = segmenter.embed_classes(WORDS)[1]
         right = {}
         for branch, tokens in zip(only, cache.values(), strict=True):
             features = model.project(tokens).unflatten(1, (GRID, GRID))
             features = features / features.norm(dim=-1, keepdim=True)
-            labels = upsample(features @ text.T, truth.shape).argmax(1)[0]
+            labels = label_map(segmenter, features, len(truth))
             right[branch] = (labels == truth)[truth < N_OBJECTS].float()
         for branch, other in (("main", "auxiliary"), ("auxiliary", "main")):
             only[branch].append(float((right[branch] * (1 - right[other])).mean()))
@@ -229,10 +222,6 @@ def _more_gain_under_noise(counts: np.ndarray) -> np.ndarray:
     scores = mean_iou(counts)  # [..., 4]
     gained: np.ndarray = (scores[..., 0] - scores[..., 1]) - (scores[..., 2] - scores[..., 3])
     return gained
-
-
-def _replace(tokens: Tensor, _: Tensor) -> Tensor:
-    return tokens
 
 
 def _add_noise(generator: torch.Generator, tokens: Tensor) -> Tensor:
