@@ -13,6 +13,8 @@ from scclip_core.config import check_templates
 
 # From this number of prompts on, embeddings are also kept on disk.
 PROMPTS_ON_DISK = 1000
+# A warning of unknown names lists this many.
+NAMES_IN_WARNING = 10
 Classes = Sequence[str | Sequence[str]]
 
 
@@ -80,10 +82,13 @@ def _warn_of_unknown(model: FrozenCLIP, names: list[str]) -> None:
     """One warning for all names that the model cannot know, with the words that it does know."""
     unknown = model.unknown_names(names)
     if unknown:
+        listed = ", ".join(map(repr, unknown[:NAMES_IN_WARNING]))
+        more = len(unknown) - NAMES_IN_WARNING
+        listed += f" and {more} more" if more > 0 else ""
         known = f" It knows: {', '.join(model.words)}." if model.words else ""
         warnings.warn(
-            f"{model.name} was never trained on {', '.join(map(repr, unknown))}, so that what it"
-            f" finds there means nothing.{known}",
+            f"{model.name} was never trained on {listed}, so that what it finds there means"
+            f" nothing.{known}",
             stacklevel=3,
         )
 

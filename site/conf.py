@@ -36,6 +36,8 @@ smartquotes = False
 # Chapters are shown as they are stored; `make notebooks` runs them.
 nb_execution_mode = "off"
 nb_merge_streams = True
+# Chapters show the core's source as Markdown; links in it lead to pages.
+nb_render_markdown_format = "myst"
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True

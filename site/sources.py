@@ -23,14 +23,16 @@ from reference import (
     reference_pages,
 )
 
+from scclip_lab.studies.translation import translate
+
 # The address of the hosted repository, such as https://github.com/owner/name. While it is empty,
 # pages have no buttons that need one (Binder, Colab, the repository itself), and links to files
 # that are no pages are plain words.
 REPOSITORY_URL = os.environ.get("SITE_REPOSITORY_URL", "")
 PAGES = ROOT / "site" / "pages"
-# Language -> what follows the name of a page or notebook in that language (index.zh.md,
-# 01_shapes.zh.ipynb), and what the language is called. A language is built from the day on that it
-# has an index page; a page without a pair in another language is simply not there in that one.
+# Language -> what follows the name of a page in that language (index.zh.md, or 01_shapes.zh.md for
+# the text of a chapter), and what the language is called. A language is built from the day on that
+# it has an index page; a page without a pair in another language is not there in that one.
 LANGUAGES = {"en": ("", "English"), "zh": (".zh", "中文")}
 # What the line says that folds and unfolds the answers of a chapter.
 ANSWERS = {"en": ("Show the answers", "Hide the answers"), "zh": ("看答案", "收起答案")}
@@ -63,8 +65,8 @@ def find_pages(language: str) -> dict[str, Path]:
         if is_of(path, language):
             found[path.relative_to(PAGES).as_posix().removesuffix(f"{ending}.md")] = path
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        if is_of(path, language):
-            found[f"notebooks/{path.name.removesuffix(f'{ending}.ipynb')}"] = path
+        if not ending or path.with_suffix(f"{ending}.md").is_file():
+            found[f"notebooks/{path.stem}"] = path
     for page, stem in FROM_REPOSITORY.items():
         path = ROOT / f"{stem}{ending}.md"
         if path.is_file():
@@ -167,7 +169,11 @@ class Sources:
 
     def chapter(self, path: Path, page: str) -> NotebookNode:
         """A notebook as the site shows it: links lead to pages, pictures are told in words."""
-        notebook = nbformat.read(path, as_version=4)
+        ending = LANGUAGES[self.language][0]
+        if ending:
+            notebook = translate(path, path.with_suffix(f"{ending}.md"))
+        else:
+            notebook = nbformat.read(path, as_version=4)
         notebook.metadata.setdefault("language_info", {})["pygments_lexer"] = "ipython3"
         section = ""
         for cell in notebook.cells:
@@ -178,6 +184,10 @@ class Sources:
                 continue
             if cell.cell_type != "code":
                 continue
+            for output in cell.get("outputs", []):
+                shown_source = output.get("data", {}).get("text/markdown")
+                if shown_source:
+                    output.data["text/markdown"] = self.relink(shown_source, path, page)
             shown = cell.metadata.setdefault("mystnb", {})
             if "answer" in cell.metadata.get("tags", []):
                 cell.metadata.tags.append("hide-cell")

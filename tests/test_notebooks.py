@@ -100,6 +100,22 @@ def test_every_figure_of_a_chapter_is_stored_with_its_numbers(path):
         assert (FIGURES / f"{name}.csv").is_file() and (FIGURES / f"{name}.png").is_file()
 
 
+SOURCE_SHOWN = re.compile(r"From \[([\w/.]+)\]\(\.\./\1\):\n\n```python\n(.*?)\n```", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=STEMS)
+def test_the_source_that_a_chapter_shows_is_the_one_that_runs(path):
+    for cell in cells(path, "code"):
+        asked = re.search(r"show_source\((.*?)\)", cell.source, re.DOTALL)
+        if asked:
+            told = "".join(o.get("data", {}).get("text/markdown", "") for o in cell.outputs)
+            shown = SOURCE_SHOWN.findall(told)
+            assert len(shown) == len(asked.group(1).strip(" ,\n").split(","))
+            for file, source in shown:
+                text = (notebooks.ROOT / file).read_text(encoding="utf-8")
+                assert source in text or textwrap.indent(source, "    ") in text
+
+
 def test_stored_outputs_are_those_of_the_present_sources():
     stored = json.loads(notebooks.MANIFEST.read_text(encoding="utf-8"))
     assert stored == notebooks.source_hashes(), "run `make notebooks`"

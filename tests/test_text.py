@@ -125,6 +125,13 @@ def test_names_that_were_never_trained_get_one_warning_with_the_words_that_were(
     assert [str(warning.message) for warning in warned] == [told]
 
 
+def test_a_warning_of_many_names_counts_those_beyond_ten(small_vocabulary):
+    names = [f"word{i}" for i in range(1000)]
+    with pytest.warns(UserWarning, match="'word9' and 990 more, so that") as warned:
+        embed_names(small_vocabulary, names, ("{}",))
+    assert "word10" not in str(warned[0].message)
+
+
 def test_trained_names_and_large_vocabularies_get_no_warning(small_vocabulary, model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
