@@ -158,11 +158,13 @@ def growth(table: pd.DataFrame) -> str:
 
 
 def profile(table: pd.DataFrame) -> str:
-    """07_profile: the share of the blocks that plain CLIP runs too."""
+    """07_profile: the share of the first eleven blocks, which plain CLIP runs too."""
     blocks = table[(table["batch"] == 8) & (table["stage"] == 2)]
     shares = blocks.groupby("model", sort=False)["share"].sum()
     found = [f"{share:.0%} of the time of {model}" for model, share in shares.items()]
-    return f"At B = 8 the blocks that plain CLIP runs too take {' and '.join(found)}."
+    return (
+        f"At B = 8 the first eleven blocks, which plain CLIP runs too, take {' and '.join(found)}."
+    )
 
 
 def ideas(table: pd.DataFrame) -> str:
