@@ -6,7 +6,7 @@ Both are made of docstrings, comments and stored numbers.
 import ast
 import importlib
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from docstrings import inline
@@ -177,29 +177,18 @@ def reference_lists() -> dict[str, str]:
     )
 
 
-def describe_figures() -> dict[str, str]:
-    """Every figure of the chapters in words: what it shows, and the caption made of its numbers.
+def describe_figures(translate: Callable[[str], str] = str) -> dict[str, str]:
+    """Every figure of the chapters in words, `translate`d into the language of the site.
 
-    What it shows is told by the docstring of the function that draws it.
+    Where one of the lab's libraries is missing, there are none.
     """
     try:
-        import pandas as pd  # takes a second, so not at the top: settings and tests need no figure
-
         studies = importlib.import_module("scclip_lab.studies")
         for chapter in studies.CHAPTERS:
             importlib.import_module(f"scclip_lab.studies.{chapter}")
-        captions = importlib.import_module("scclip_lab.studies.captions").CAPTIONS
-        drawn = studies.DRAW_FUNCTIONS
-    except (ImportError, AttributeError):  # one of the lab's many libraries is missing
+    except ImportError:
         return {}
-    found = {}
-    for name, draw in drawn.items():
-        parts = [(draw.__doc__ or "").split("\n\n")[0]]
-        numbers = ROOT / "figures" / f"{name}.csv"
-        if name in captions and numbers.is_file():
-            try:
-                parts.append(captions[name](pd.read_csv(numbers)))
-            except Exception as error:  # numbers that are older than the code
-                print(f"warning: the caption of {name} cannot be made ({error})", file=sys.stderr)
-        found[name] = " ".join(part for part in parts if part)
-    return {name: text for name, text in found.items() if text}
+    stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
+    return {
+        name: " ".join(map(translate, studies.describe(name, studies.FIGURES))) for name in stored
+    }

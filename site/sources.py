@@ -4,14 +4,17 @@ Nothing is kept twice: the chapters are the stored notebooks, the pages about th
 repository's own Markdown files, and the pages of the API reference are lists of modules.
 """
 
+import base64
 import html
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from figure_text import Catalogue, draw_all
 from nbformat import NotebookNode
 from reference import (
     ROOT,
@@ -96,7 +99,13 @@ class Sources:
 
     def write(self) -> None:
         """Write every source."""
-        self._figures = describe_figures() if self.language == "en" else {}
+        if self.language == "en":
+            self._figures, self._drawn = describe_figures(), {}
+        else:
+            catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
+            self._figures, self._drawn = describe_figures(catalogue.translate), draw_all(catalogue)
+            for text in sorted(catalogue.missing):
+                print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
         reference = reference_pages() if self.language == "en" else {}
         lists = reference_lists() if reference else {}
         for name, path in self.pages.items():
@@ -188,6 +197,8 @@ class Sources:
                 shown_source = output.get("data", {}).get("text/markdown")
                 if shown_source:
                     output.data["text/markdown"] = self.relink(shown_source, path, page)
+                if "image/png" in output.get("data", {}):
+                    self.exchange_picture(output, cell.source)
             shown = cell.metadata.setdefault("mystnb", {})
             if "answer" in cell.metadata.get("tags", []):
                 cell.metadata.tags.append("hide-cell")
@@ -204,15 +215,22 @@ class Sources:
                     )
         return notebook
 
+    def exchange_picture(self, output: NotebookNode, source: str) -> None:
+        """Put the figure that a cell shows in the site's language in place of the stored one."""
+        for name in FIGURE_NAME.findall(source):
+            if name in self._drawn:
+                output.data["image/png"] = base64.b64encode(self._drawn[name]).decode()
+                return
+
     def alternative(self, cell: NotebookNode, section: str) -> str:
         """What stands for the picture of a cell: its own words, or else the section it is in."""
+        for name in FIGURE_NAME.findall(cell.source):
+            if name in self._figures:
+                return plain(self._figures[name])
         for output in cell.get("outputs", []):
             given = output.get("metadata", {}).get("image/png", {})
             if isinstance(given, dict) and given.get("alt"):
                 return str(given["alt"])
-        for name in FIGURE_NAME.findall(cell.source):
-            if name in self._figures:
-                return plain(self._figures[name])
         told = {"en": "Figure of the section", "zh": "本节的图："}[self.language]
         return f"{told} {section}"
 

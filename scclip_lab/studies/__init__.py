@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
+import PIL.Image
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from scclip_core.files import DATA
@@ -84,17 +86,45 @@ def output_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="scclip-")) if is_fast() else FIGURES
 
 
-def save_and_show(name: str, table: pd.DataFrame) -> Figure:
-    """Write a table, `name.csv`, and the figure drawn from it, `name.png`; return the figure.
+def save_and_show(name: str, table: pd.DataFrame) -> Image:
+    """Write a table, `name.csv`, and the figure drawn from it, `name.png`; return the picture.
 
-    It is drawn from the file, not from the table given, so that `redraw` makes the same figure.
+    It is drawn from the file, not from the table given, so that `redraw` makes the same figure. The
+    picture is shown at half its size, sharp on screens of twice the usual resolution, and has what
+    `describe` says as its alternative text.
     """
-    save_table(table, name, output_folder())
-    return redraw(name, output_folder())
+    folder = output_folder()
+    save_table(table, name, folder)
+    redraw(name, folder)
+    path = folder / f"{name}.png"
+    with PIL.Image.open(path) as stored:
+        width = stored.width // 2
+    return Image(data=path.read_bytes(), width=width, alt=" ".join(describe(name, folder)))
+
+
+def describe(name: str, folder: Path) -> list[str]:
+    """What the figure `name` shows: the docstring of what draws it, and its caption if any."""
+    # The captions import this module.
+    from scclip_lab.studies.captions import CAPTIONS
+
+    sentences = [(DRAW_FUNCTIONS[name].__doc__ or "").split("\n\n")[0]]
+    if name in CAPTIONS:
+        sentences.append(CAPTIONS[name](pd.read_csv(folder / f"{name}.csv")))
+    return [" ".join(sentence.split()) for sentence in sentences if sentence]
 
 
 def redraw(name: str, folder: Path) -> Figure:
-    """Draw the figure `name` from `name.csv` in `folder`, with its caption, and write `name.png`.
+    """Draw the figure `name` from `name.csv` in `folder`, and write `name.png`.
+
+    Raises what `draw` raises.
+    """
+    drawn = draw(name, folder)
+    save_png(drawn, name, folder)
+    return drawn
+
+
+def draw(name: str, folder: Path) -> Figure:
+    """The figure `name`, drawn from `name.csv` in `folder`, with its caption.
 
     Raises ValueError for a figure that no chapter draws, FileNotFoundError for missing numbers.
     """
@@ -109,7 +139,6 @@ def redraw(name: str, folder: Path) -> Figure:
     drawn = DRAW_FUNCTIONS[name](table)
     if name in CAPTIONS:
         add_caption(drawn, CAPTIONS[name](table))
-    save_png(drawn, name, folder)
     return drawn
 
 

@@ -1,0 +1,131 @@
+"""Figures in other languages: drawn again from the same numbers, with every text exchanged.
+
+`labels.zh.csv` beside this file pairs the texts of all figures with their translations. `{}` stands
+for what changes with the numbers, so that a caption made of numbers has one entry. What a figure
+calls by the words given to the model, by the names of methods, or by numbers alone stays as it is.
+"""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.text import Text
+
+from scclip_lab import plots, studies
+from scclip_lab.datasets.scenes import WORDS
+from scclip_lab.studies import METHOD_NAMES
+
+HERE = Path(__file__).resolve().parent
+# Noto Sans SC (SIL Open Font License 1.1), reduced to the characters of the translations.
+FONT = HERE / "fonts" / "NotoSansSC-subset.otf"
+# Texts without a letter, and single letters as formulas have them, mean the same everywhere.
+NEUTRAL = re.compile(r"[^A-Za-z]*|[^A-Za-z]*[A-Za-z][^A-Za-z]*")
+
+
+@dataclass
+class Catalogue:
+    """The translations of texts.
+
+    Attributes:
+        entries: text -> translation, both with `{}` for what changes.
+        missing: the texts that were asked for and have no entry.
+    """
+
+    entries: dict[str, str]
+    missing: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, path: Path) -> "Catalogue":
+        """The catalogue in a CSV file with the columns `text` and `translation`."""
+        with path.open(newline="", encoding="utf-8") as file:
+            return cls({row["text"]: row["translation"] for row in csv.DictReader(file)})
+
+    @cached_property
+    def patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        """The entries with `{}`, the longest first, as patterns."""
+        with_gaps = sorted((text for text in self.entries if "{}" in text), key=len, reverse=True)
+        return [
+            (re.compile("(.+?)".join(map(re.escape, text.split("{}")))), self.entries[text])
+            for text in with_gaps
+        ]
+
+    def translate(self, text: str) -> str:
+        """A text in the other language, its lines broken at about the same width.
+
+        What fills a gap is translated where it has an entry of its own. A text without an entry
+        stays as it is, and is noted in `missing` where it has words.
+        """
+        joined = " ".join(text.split())
+        found = self._find(joined)
+        if found is None:
+            words = re.sub(r"\$.*?\$", "", joined)
+            if not NEUTRAL.fullmatch(words) and joined not in WORDS and not is_name(joined):
+                self.missing.add(joined)
+            return text
+        lines = text.strip().split("\n")
+        return found if len(lines) == 1 else wrap(found, max(len(line) for line in lines))
+
+    def _find(self, text: str) -> str | None:
+        if text in self.entries:
+            return self.entries[text]
+        for pattern, translation in self.patterns:
+            match = pattern.fullmatch(text)
+            if match:
+                return translation.format(*(self._find(gap) or gap for gap in match.groups()))
+        return None
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is the name of a method, which no language changes."""
+    return text in METHOD_NAMES or text in METHOD_NAMES.values()
+
+
+def wrap(text: str, width: int) -> str:
+    """A text in lines of at most `width` columns, of which a Chinese character takes two."""
+    lines, used = [""], 0
+    for part in re.findall(r"[!-~]+|.", text):  # a word in Latin letters stays whole
+        columns = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in part)
+        if used + columns > width and lines[-1] and part not in "，。；：、）！？":
+            lines.append("")
+            used = 0
+        if lines[-1] or part != " ":
+            lines[-1] += part
+            used += columns
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@contextmanager
+def texts_in(catalogue: Catalogue) -> Iterator[None]:
+    """Within the block, everything that matplotlib writes is translated by the catalogue."""
+    font_manager.fontManager.addfont(FONT)
+    name = font_manager.FontProperties(fname=FONT).get_name()
+    set_text, fonts = Text.set_text, list(plots.FONTS)
+
+    def set_translated(self: Text, text: object) -> None:
+        set_text(self, catalogue.translate(text) if isinstance(text, str) else text)
+
+    plots.FONTS.append(name)
+    Text.set_text = set_translated  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Text.set_text = set_text  # type: ignore[method-assign]
+        plots.FONTS[:] = fonts
+
+
+def draw_all(catalogue: Catalogue) -> dict[str, bytes]:
+    """Every figure of the chapters whose numbers are stored: name -> PNG in the other language."""
+    for chapter in studies.CHAPTERS:
+        import_module(f"scclip_lab.studies.{chapter}")
+    stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
+    matplotlib.use("agg")
+    with texts_in(catalogue):
+        return {name: plots.png_of(studies.draw(name, studies.FIGURES)) for name in stored}
