@@ -107,7 +107,7 @@ def prompts(table: pd.DataFrame) -> str:
     part = table[(table["measure"] == "mIoU") & (table["gain"] != 0)]
     found = []
     for style, rows in part.groupby("styles", sort=False):
-        most = rows.loc[rows["gain"].abs().idxmax()]
+        most = rows.iloc[int(rows["gain"].abs().to_numpy().argmax())]
         found.append(
             f"{style} style {in_points(most['gain'])} points"
             f" [{in_points(most['gain_low'])}, {in_points(most['gain_high'])}] ({most['prompt']})"

@@ -26,8 +26,8 @@ from scclip_lab.studies.reading import PATCH
 
 # Pixels of the side of a test scene, of a training image and of a window.
 SIDE = 224
-# How a wrong pixel is painted, red, green and blue.
-WRONG = (213, 94, 0)
+# How a wrong pixel is painted, and the same as red, green and blue.
+WRONG_COLOUR, WRONG = "#D55E00", (213, 94, 0)
 # Where scenes meet in a large picture that is shifted, and in one that is not.
 SEAMS = {True: "anywhere", False: "where windows begin"}
 
@@ -139,11 +139,11 @@ def draw_panorama(table: pd.DataFrame) -> Figure:
             if start < height:
                 axis.axhline(start, color="#0072B2", linewidth=1.5)
     handles = [
-        Patch(color=np.array(WRONG) / 255, label="wrong word"),
+        Patch(color=WRONG_COLOUR, label="wrong word"),
         Patch(color="#0072B2", label="where windows begin"),
     ]
     drawn.tight_layout()
-    look = {"loc": "lower left", "bbox_to_anchor": (0.01, -0.04), "frameon": False}
+    look: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.01, -0.04), "frameon": False}
     drawn.legend(handles=handles, ncols=2, fontsize=13, **look)
     return drawn
 
