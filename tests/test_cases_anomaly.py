@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from scclip_core import load_clip
+from scclip_core import SCCLIP, load_clip
+from scclip_core.segmentation import upsample
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, evaluation_scene
+from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import cases_anomaly as cases
 from scclip_lab.studies import ch01_shapes as shapes
 from scclip_lab.studies import ch02_outliers as outliers
 from scclip_lab.studies import flags_anomaly as flags
+from scclip_lab.studies.drawing import read_maps
 
 
 def case_of(where, **options):
@@ -128,5 +131,10 @@ def test_far_from_outlines_the_grid_loses_nothing(mini):
 
 def test_the_best_of_the_logit_maps_is_the_label_map(mini):
     scene = shapes.example_scene()
-    table = shapes.logit_maps(mini, scene)
-    assert set(scene.words) <= set(table["panel"])
+    maps = read_maps(shapes.logit_maps(mini, scene))
+    assert set(scene.words) <= set(maps)
+    stacked = torch.tensor(np.stack(list(maps.values()), -1))[None]  # [1, rows, cols, words]
+    best = upsample(stacked, scene.labels.shape).argmax(1)[0]
+    found = torch.tensor([WORDS.index(word) for word in maps])[best]
+    label_map = SCCLIP(mini).segment(stack_images(mini, [scene]), WORDS)[0]
+    assert (found == label_map).float().mean() > 0.999
