@@ -17,7 +17,9 @@ def show_source(*functions: Callable[..., Any]) -> Markdown:
     """
     parts = []
     for function in functions:
-        place = Path(inspect.getfile(function)).resolve().relative_to(ROOT).as_posix()
+        place = (
+            Path(inspect.getfile(inspect.unwrap(function))).resolve().relative_to(ROOT).as_posix()
+        )
         source = inspect.cleandoc("\n" + inspect.getsource(function))
         parts.append(f"From [{place}](../{place}):\n\n```python\n{source}\n```")
     return Markdown("\n\n".join(parts))
