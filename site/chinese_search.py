@@ -2,20 +2,22 @@
 
 A run of Chinese characters is indexed by every two that follow one another, and by each alone; a
 query is cut in the same way, and all of its pairs have to be on a page. So any term is found,
-without a dictionary of words.
+without a dictionary of words. (Sphinx's own search finds Chinese with a dictionary alone.)
 """
 
 import re
 
-from sphinx.search.zh import SearchChinese
+from sphinx.search import SearchLanguage
 
 # A run of Chinese characters, or a word in Latin letters.
 RUN = re.compile(r"[\u3400-\u9fff]+|[A-Za-z0-9_]+")
 
 
-class PairSearch(SearchChinese):
-    """Sphinx's Chinese search, with pairs of characters as its words."""
+class PairSearch(SearchLanguage):
+    """A search whose words are pairs of Chinese characters, and Latin words as they are."""
 
+    lang = "zh"
+    language_name = "Chinese"
     js_splitter_code = r"""
 var splitQuery = (query) =>
   (query.match(/[\u3400-\u9fff]+|[A-Za-z0-9_]+/g) || []).flatMap((run) =>
@@ -30,13 +32,12 @@ var splitQuery = (query) =>
         words = []
         for run in RUN.findall(input):
             if run < "\u3400":
-                self.latin_terms.add(run)
                 words.append(run)
             else:
                 words += [run[i : i + 2] for i in range(len(run) - 1)]
                 words += run
         return words
 
-    def word_filter(self, stemmed_word: str) -> bool:
-        """Whether a word is indexed: single characters are where they are Chinese."""
-        return stemmed_word >= "\u3400" or super().word_filter(stemmed_word)
+    def stem(self, word: str) -> str:
+        """A word as it is looked up: in small letters."""
+        return word.lower()

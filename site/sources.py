@@ -92,6 +92,10 @@ class Sources:
     language: str
     repository: str = REPOSITORY_URL
     pages: dict[str, Path] = field(init=False)
+    # Figures in words, pictures drawn in the site's language, and its texts; filled by `write`.
+    _figures: dict[str, str] = field(init=False, default_factory=dict)
+    _drawn: dict[str, bytes] = field(init=False, default_factory=dict)
+    _catalogue: Catalogue | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.pages = find_pages(self.language)
@@ -105,13 +109,11 @@ class Sources:
         """Write every source."""
         shown = self.figures_shown()
         if self.language == "en":
-            self._figures, self._drawn = describe_figures(shown), {}
+            self._figures = describe_figures(shown)
         else:
-            catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
-            self._figures = describe_figures(shown, catalogue.translate)
-            self._drawn = draw_all(catalogue, shown)
-            for text in sorted(catalogue.missing):
-                print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
+            self._catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
+            self._figures = describe_figures(shown, self._catalogue.translate)
+            self._drawn = draw_all(self._catalogue, shown)
         reference = reference_pages() if self.language == "en" else {}
         lists = reference_lists() if reference else {}
         for name, path in self.pages.items():
@@ -130,6 +132,8 @@ class Sources:
             target = self.folder / f"{name}.rst"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
+        for text in sorted(self._catalogue.missing if self._catalogue else ()):
+            print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
 
     def figures_shown(self) -> set[str]:
         """The names of the figures that the chapters of this language show."""
@@ -256,7 +260,8 @@ class Sources:
         for output in cell.get("outputs", []):
             given = output.get("metadata", {}).get("image/png", {})
             if isinstance(given, dict) and given.get("alt"):
-                return str(given["alt"])
+                text = str(given["alt"])
+                return self._catalogue.translate(text) if self._catalogue else text
         told = {"en": "Figure of the section", "zh": "本节的图："}[self.language]
         return f"{told} {section}"
 
