@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 CHAPTERS = [stem for stem in CHAPTERS if "." not in stem]
+# The chapters that each language has.
+CHAPTERS_IN = {
+    "en": CHAPTERS,
+    "zh": [stem for stem in CHAPTERS if (ROOT / "notebooks" / f"{stem}.zh.md").is_file()],
+}
+EVERY_CHAPTER = [(language, stem) for language, stems in CHAPTERS_IN.items() for stem in stems]
 CORE = sorted(path.stem for path in (ROOT / "scclip_core").glob("*.py") if path.stem[0] != "_")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -131,7 +137,7 @@ def test_the_entrance_leads_to_the_english_pages(site):
 
 def test_only_finished_languages_are_left_behind(site):
     folders = {path.name for path in site.folder.iterdir()}
-    assert folders <= {"index.html", "en", "zh"} and "en" in folders
+    assert folders == {"index.html", "en", "zh"}
 
 
 def test_every_link_leads_to_a_page_and_a_place_that_exist(site):
@@ -175,10 +181,17 @@ def test_every_picture_is_told_in_words(site):
 
 
 def test_a_figure_of_a_chapter_is_told_by_what_it_shows_not_by_its_file(site):
-    for stem in CHAPTERS:
-        words = [given["alt"] for given in site.pages[f"en/notebooks/{stem}.html"].pictures]
+    for language, stem in EVERY_CHAPTER:
+        words = [given["alt"] for given in site.pages[f"{language}/notebooks/{stem}.html"].pictures]
         assert len(set(words)) == len(words), stem
         assert not [text for text in words if re.search(r"\.png|_images", text)], stem
+
+
+def test_pictures_of_chinese_pages_are_told_in_chinese(site):
+    pages = {name: page for name, page in site.pages.items() if name.startswith("zh/")}
+    told = [(name, given["alt"]) for name, page in pages.items() for given in page.pictures]
+    assert len(told) > len(CHAPTERS_IN["zh"])
+    assert [(name, text) for name, text in told if not re.search("[\u4e00-\u9fff]", text)] == []
 
 
 @pytest.mark.parametrize("module", CORE)
@@ -218,11 +231,11 @@ def test_docstrings_reach_the_pages_whole(site):
     assert "|x_i - x_j|^2 = |x_i|^2 + |x_j|^2" in page
 
 
-@pytest.mark.parametrize("stem", CHAPTERS)
-def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, stem):
-    page = site.pages[f"en/notebooks/{stem}.html"]
+@pytest.mark.parametrize(("language", "stem"), EVERY_CHAPTER)
+def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, language, stem):
+    page = site.pages[f"{language}/notebooks/{stem}.html"]
     stored = (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
-    assert (site.folder / "en" / "_sources" / "notebooks" / f"{stem}.ipynb").read_bytes() == stored
+    assert (site.folder / language / "_sources/notebooks" / f"{stem}.ipynb").read_bytes() == stored
     cells = json.loads(stored)["cells"]
     answers = [cell for cell in cells if "answer" in cell["metadata"].get("tags", [])]
     folded = "\n".join(page.folded)
@@ -234,16 +247,23 @@ def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, stem):
 
 
 def test_chapters_lead_from_one_to_the_next(site):
-    for here, there in pairwise(CHAPTERS):
-        assert f"{there}.html" in site.pages[f"en/notebooks/{here}.html"].links
-        assert f"{here}.html" in site.pages[f"en/notebooks/{there}.html"].links
+    for language, stems in CHAPTERS_IN.items():
+        for here, there in pairwise(stems):
+            assert f"{there}.html" in site.pages[f"{language}/notebooks/{here}.html"].links
+            assert f"{here}.html" in site.pages[f"{language}/notebooks/{there}.html"].links
 
 
 def test_the_glossary_and_the_bibliography_hold_what_the_chapters_rest_on(site):
     terms = site.pages["en/glossary.html"].ids
     for term in ("patch-token", "class-token", "local-outlier-factor", "content-attention", "mIoU"):
         assert f"term-{term}" in terms
+    # Every term is in both languages, so each English one has its place in the Chinese glossary.
+    chinese = site.pages["zh/glossary.html"].ids
+    assert {place for place in terms if place.startswith("term-")} <= chinese
     links = " ".join(site.pages["en/bibliography.html"].links)
+    assert {a for a in site.pages["en/bibliography.html"].links if "arxiv" in a} <= {
+        *site.pages["zh/bibliography.html"].links
+    }
     for number in ("2411.15869", "2103.00020", "2112.01071", "2312.01597", "2407.12442"):
         assert number in links
     for number in ("2404.08181", "2312.00878", "2010.11929", "2309.16588", "10.1145/342009.335388"):
@@ -265,6 +285,16 @@ def test_a_page_leads_to_its_pair_in_another_language_and_only_where_there_is_on
             # Pages that Sphinx makes in every language, such as the index, have no such link.
             made = Path(rest).stem in ("genindex", "search", "py-modindex") or "_modules" in rest
             assert linked == (pair in site.pages and not made), name
+
+
+def test_a_chinese_page_links_to_english_pages_where_there_is_no_chinese_one(site):
+    for name, page in site.pages.items():
+        if name.startswith("zh/"):
+            targets = [site.target_of(page, a) for a in page.links if not is_elsewhere(a)]
+            english = {target for target in targets if target.startswith("en/")}
+            own = {f"zh/{target.removeprefix('en/')}" for target in english} - {name}
+            assert not own & set(site.pages), name
+    assert "../en/api/core/config.html" in site.pages["zh/index.html"].links
 
 
 def test_languages_are_told_apart_by_the_names_of_files(monkeypatch, tmp_path):
@@ -306,6 +336,35 @@ def test_links_between_files_become_links_between_pages(monkeypatch, tmp_path):
     assert relinked(code) == code
 
 
+def test_links_of_a_chinese_page_lead_to_chinese_pages_first(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SITE))
+    import sources
+
+    chapter = ROOT / "notebooks" / f"{CHAPTERS_IN['zh'][0]}.ipynb"
+
+    def relinked(text):
+        made = sources.Sources(tmp_path, "zh", "")
+        return made.relink(text, chapter, f"notebooks/{chapter.stem}")
+
+    assert relinked("[a](../data/mini/README.md)") == "[a](/project/model_card)"
+    assert relinked("[a](/glossary)") == "[a](/glossary)"
+    assert relinked("[a](../README.zh.md)") == "[a](/index)"
+    english = '<a hreflang="en" href="../../en/{}">a</a>'
+    assert relinked("[a](../CHANGELOG.md#b)") == english.format("project/changelog.html#b")
+    assert relinked("[a](/api/core/clip)") == english.format("api/core/clip.html")
+    assert relinked("[a](../scclip_core/clip.py)") == english.format("api/core/clip.html")
+
+
+def test_the_chinese_search_finds_any_run_of_characters(monkeypatch):
+    monkeypatch.syspath_prepend(str(SITE))
+    from chinese_search import PairSearch
+
+    search = PairSearch({})
+    assert search.split("异常因子，LOF") == ["异常", "常因", "因子", "异", "常", "因", "子", "LOF"]
+    assert search.split("层 8") == ["层", "8"]
+    assert search.stem("LOF") == "lof"
+
+
 def test_docstrings_become_restructured_text(monkeypatch):
     monkeypatch.syspath_prepend(str(SITE))
     from docstrings import to_rst
@@ -330,11 +389,17 @@ def test_docstrings_become_restructured_text(monkeypatch):
     ]
 
 
-SHOWN = ("index.html", f"notebooks/{CHAPTERS[0]}.html", "api/core/pipeline.html", "glossary.html")
+PAGES = ("index.html", f"notebooks/{CHAPTERS[0]}.html", "glossary.html")
+SHOWN = [f"{language}/{page}" for language in CHAPTERS_IN for page in PAGES]
+# What is looked for -> a page that is found.
+SEARCHES = {
+    "en/search.html?q=attention": "api/core/attention.html",
+    "zh/search.html?q=局部异常因子": "glossary.html",
+}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("address", [*SHOWN, "search.html?q=attention"])
+@pytest.mark.parametrize("address", [*SHOWN, "en/api/core/pipeline.html", *SEARCHES])
 def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, address):
     log = tmp_path / "network.json"
     flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
@@ -347,7 +412,7 @@ def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, a
             f"--user-data-dir={tmp_path / 'profile'}",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--log-net-log={log}",
-            f"{(site.folder / 'en').as_uri()}/{address}",
+            f"{site.folder.as_uri()}/{address}",
         ],
         capture_output=True,
         text=True,
@@ -361,7 +426,8 @@ def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, a
     events = (event.get("params") for event in json.loads(log.read_text())["events"])
     asked = [event for event in events if isinstance(event, dict) and "initiator" in event]
     assert [e["url"] for e in asked if e["initiator"] != "not an origin"] == []
-    if address == "glossary.html":
+    if address.endswith("glossary.html"):
         assert "<mjx-container" in done.stdout and "<mjx-merror" not in done.stdout
-    if address.startswith("search"):
-        assert "api/core/attention.html" in done.stdout
+    if address in SEARCHES:
+        results = done.stdout.partition('id="search-results"')[2]
+        assert f'<a href="{SEARCHES[address]}' in results
