@@ -3,12 +3,9 @@
 import ast
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
-from functools import cached_property
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,91 +13,17 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import scclip_core
-
-ROOT = Path(__file__).parents[1]
-SITE = ROOT / "site"
-CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-CHAPTERS = [stem for stem in CHAPTERS if "." not in stem]
-# The chapters that each language has.
-CHAPTERS_IN = {
-    "en": CHAPTERS,
-    "zh": [stem for stem in CHAPTERS if (ROOT / "notebooks" / f"{stem}.zh.md").is_file()],
-}
-EVERY_CHAPTER = [(language, stem) for language, stems in CHAPTERS_IN.items() for stem in stems]
-CORE = sorted(path.stem for path in (ROOT / "scclip_core").glob("*.py") if path.stem[0] != "_")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """What a page holds.
-
-    Attributes:
-        ids: places that a link can lead to.
-        links: addresses that a reader can go to.
-        loaded: addresses that a browser loads with the page.
-        pictures: the attributes of every <img>.
-        folded: the text inside each <details>.
-    """
-
-    LOADING_RELATIONS = ("stylesheet", "icon", "preload", "modulepreload", "preconnect")
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-        self.ids, self.links, self.loaded, self.pictures = set(), [], [], []
-        self.folded: list[str] = []
-        self.depth = 0
-        self.text = path.read_text(encoding="utf-8")
-        self.feed(self.text)
-
-    def handle_starttag(self, tag, attributes):
-        given = {name: value or "" for name, value in attributes}
-        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
-        if tag == "a" and "href" in given:
-            self.links.append(given["href"])
-        elif tag == "link" and "href" in given:
-            loads = set(given.get("rel", "").split()) & set(self.LOADING_RELATIONS)
-            (self.loaded if loads else self.links).append(given["href"])
-        elif "src" in given:
-            self.loaded.append(given["src"])
-        if tag == "img":
-            self.pictures.append(given)
-        if tag == "details":
-            self.depth += 1
-            self.folded.append("")
-
-    def handle_endtag(self, tag):
-        self.depth -= tag == "details"
-
-    def handle_data(self, data):
-        if self.depth:
-            self.folded[-1] += data
-
-
-class Site:
-    """The pages of a folder, each read once."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    @cached_property
-    def pages(self) -> dict[str, Page]:
-        """Path from the folder -> page."""
-        paths = sorted(self.folder.rglob("*.html"))
-        paths = [path for path in paths if "_static" not in path.parts]
-        return {path.relative_to(self.folder).as_posix(): Page(path) for path in paths}
-
-    def target_of(self, page: Page, address: str) -> str:
-        """The path that an address leads to, from the folder of the site."""
-        path = unquote(urlsplit(address).path)
-        target = (page.path.parent / path).resolve() if path else page.path.resolve()
-        return target.relative_to(self.folder.resolve()).as_posix()
-
-
-def is_elsewhere(address: str) -> bool:
-    """Whether an address is not of this site; pictures inside a page (`data:`) are."""
-    parts = urlsplit(address)
-    return bool(parts.netloc) or parts.scheme not in ("", "data")
+from tests.site_pages import (
+    CHAPTERS,
+    CHAPTERS_IN,
+    CHROMIUM,
+    CORE,
+    EVERY_CHAPTER,
+    ROOT,
+    SITE,
+    Site,
+    is_elsewhere,
+)
 
 
 @pytest.fixture(scope="session")
@@ -295,98 +218,6 @@ def test_a_chinese_page_links_to_english_pages_where_there_is_no_chinese_one(sit
             own = {f"zh/{target.removeprefix('en/')}" for target in english} - {name}
             assert not own & set(site.pages), name
     assert "../en/api/core/config.html" in site.pages["zh/index.html"].links
-
-
-def test_languages_are_told_apart_by_the_names_of_files(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SITE))
-    import sources
-
-    for name in ("index.md", "index.zh.md", "glossary.md", "more/page.zh.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.setattr(sources, "PAGES", tmp_path)
-    english, chinese = sources.find_pages("en"), sources.find_pages("zh")
-    assert english["index"] == tmp_path / "index.md" and "glossary" in english
-    assert chinese["index"] == tmp_path / "index.zh.md"
-    assert chinese["more/page"] == tmp_path / "more" / "page.zh.md"
-    assert "glossary" not in chinese and "more/page" not in english
-    assert {f"notebooks/{stem}" for stem in CHAPTERS} <= set(english)
-
-
-def test_links_between_files_become_links_between_pages(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SITE))
-    import sources
-
-    chapter = ROOT / "notebooks" / f"{CHAPTERS[0]}.ipynb"
-
-    def relinked(text, repository=""):
-        made = sources.Sources(tmp_path, "en", repository)
-        return made.relink(text, chapter, f"notebooks/{chapter.stem}")
-
-    assert relinked("[a `b`](../data/mini/README.md#data)") == "[a `b`](/project/model_card#data)"
-    assert relinked("[x](../scclip_core/pipeline.py)") == "[x](/api/core/pipeline)"
-    assert relinked("[x](../scclip_lab/evaluation/metrics.py)") == "[x](/api/lab/evaluation)"
-    assert relinked("![x](../figures/gallery.png)") == "![x](../figures/gallery.png)"
-    assert relinked("[x](https://arxiv.org/a)") == "[x](https://arxiv.org/a)"
-    # What is no page is a link only where there is a hosted repository to lead to.
-    assert relinked("[x](../LICENSE)") == "x"
-    hosted = relinked("[x](../LICENSE)", "https://host/owner/name")
-    assert hosted == "[x](https://host/owner/name/blob/main/LICENSE)"
-    code = "```python\na[0](../LICENSE)\n```"
-    assert relinked(code) == code
-
-
-def test_links_of_a_chinese_page_lead_to_chinese_pages_first(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SITE))
-    import sources
-
-    chapter = ROOT / "notebooks" / f"{CHAPTERS_IN['zh'][0]}.ipynb"
-
-    def relinked(text):
-        made = sources.Sources(tmp_path, "zh", "")
-        return made.relink(text, chapter, f"notebooks/{chapter.stem}")
-
-    assert relinked("[a](../data/mini/README.md)") == "[a](/project/model_card)"
-    assert relinked("[a](/glossary)") == "[a](/glossary)"
-    assert relinked("[a](../README.zh.md)") == "[a](/index)"
-    english = '<a hreflang="en" href="../../en/{}">a</a>'
-    assert relinked("[a](../CHANGELOG.md#b)") == english.format("project/changelog.html#b")
-    assert relinked("[a](/api/core/clip)") == english.format("api/core/clip.html")
-    assert relinked("[a](../scclip_core/clip.py)") == english.format("api/core/clip.html")
-
-
-def test_the_chinese_search_finds_any_run_of_characters(monkeypatch):
-    monkeypatch.syspath_prepend(str(SITE))
-    from chinese_search import PairSearch
-
-    search = PairSearch({})
-    assert search.split("异常因子，LOF") == ["异常", "常因", "因子", "异", "常", "因", "子", "LOF"]
-    assert search.split("层 8") == ["层", "8"]
-    assert search.stem("LOF") == "lof"
-
-
-def test_docstrings_become_restructured_text(monkeypatch):
-    monkeypatch.syspath_prepend(str(SITE))
-    from docstrings import to_rst
-
-    given = """A sum over |x| and `name`s.
-
-    y = a * b_
-
-    Args:
-        x, y: numbers, as
-            in arXiv 2411.15869.
-
-    Returns [B, N]. Raises ValueError for `0 / 0`."""
-    lines = [line[4:] if line.startswith("    ") else line for line in given.splitlines()]
-    assert [line for line in to_rst(lines) if line] == [
-        "A sum over \\|x\\| and :py:obj:`name`\\ s.",
-        ".. code-block:: text",
-        "    y = a * b_",
-        "**Arguments**",
-        "- **x, y**: numbers, as in `arXiv 2411.15869 <https://arxiv.org/abs/2411.15869>`__.",
-        "**Returns** [B, N]. **Raises** ValueError for ``0 / 0``.",
-    ]
 
 
 PAGES = ("index.html", f"notebooks/{CHAPTERS[0]}.html", "glossary.html")
