@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scclip_core.cli import METHODS, load_model, model_options, run_command
 from scclip_core.files import DATA, require_writable
+from scclip_lab.teaching.command import add_grade
 
 # torch, open_clip and pandas take seconds to import, so each command imports what it needs when
 # it runs.
@@ -127,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=FIGURES, help="folder of the table (%(default)s)")
     add("--work", type=Path, default=Path("runs/finetune"), help="checkpoints (%(default)s)")
     finetune.set_defaults(run=run_finetune)
+    add_grade(commands)
     return parser
 
 
