@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from slides import build_slides
 from sources import LANGUAGES, ROOT, Sources, find_pages
 from sphinx.cmd.build import main as sphinx_build
 
@@ -55,6 +56,7 @@ def main() -> int:
             code = build(language, folder)
             if code:
                 return code
+            build_slides(language, folder / language)
     (folder / "index.html").write_text(ENTRANCE, encoding="utf-8")
     print(f"The site is built: open {folder / 'index.html'} in a browser.")
     return 0
