@@ -224,10 +224,12 @@ def run_figures(args: argparse.Namespace) -> int:
     """`figures`: the main figures anew, and the chapters' figures from their stored numbers."""
     from scclip_lab.studies import redraw_all
     from scclip_lab.studies.main_figures import make_figures
+    from scclip_lab.teaching.cheat_sheet import save_cheat_sheet
 
     require_writable("--out", args.out)
     make_figures(args.out, args.quick)
     redraw_all(args.out)
+    save_cheat_sheet(args.out)
     print(f"figures and their numbers are in {args.out}")
     return 0
 

@@ -18,6 +18,9 @@ from sphinx.cmd.build import main as sphinx_build
 HERE = Path(__file__).resolve().parent
 # The packages that are described, wherever others of their names may be installed.
 sys.path.insert(0, str(ROOT))
+from scclip_lab.teaching.cheat_sheet import WORDS as SHEETS  # noqa: E402
+from scclip_lab.teaching.cheat_sheet import save_cheat_sheet  # noqa: E402
+
 ENTRANCE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -56,7 +59,9 @@ def main() -> int:
             code = build(language, folder)
             if code:
                 return code
-            build_slides(language, folder / language)
+            if build_slides(language, folder / language):
+                for sheet in SHEETS:
+                    save_cheat_sheet(folder / language / "teaching", sheet)
     (folder / "index.html").write_text(ENTRANCE, encoding="utf-8")
     print(f"The site is built: open {folder / 'index.html'} in a browser.")
     return 0

@@ -184,3 +184,10 @@ def verdicts(language: str) -> str:
     """How many claims got which verdict (English in all languages)."""
     ledger = import_module("scclip_lab.studies.ch08_claims").ledger()
     return str(import_module("scclip_lab.studies.captions").ledger(ledger))
+
+
+@fact
+def chinese_sheet(language: str) -> str:
+    """A link to the Chinese cheat sheet, where this machine has a font to make it with."""
+    font = import_module("scclip_lab.teaching.cheat_sheet").chinese_font()
+    return ' (<a href="teaching/cheat_sheet.zh.pdf">中文</a>)' if font else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from facts import fill
 from nbformat import NotebookNode
 from reference import (
     ROOT,
@@ -105,7 +106,7 @@ class Sources:
             if path.suffix == ".ipynb":
                 nbformat.write(self.chapter(path, name), target)
                 continue
-            text = path.read_text(encoding="utf-8")
+            text = fill(path.read_text(encoding="utf-8"), self.language)
             for mark, replacement in lists.items():
                 text = text.replace(mark, replacement)
             text = self.relink(text, path, name)

@@ -1,4 +1,4 @@
-"""Material for teachers: the grader is fair, the cheat sheet and the slides are true and whole."""
+"""The assignment: its grader is fair, and no submission can harm another question."""
 
 import inspect
 import json
