@@ -15,12 +15,11 @@ from slides import build_slides
 from sources import LANGUAGES, ROOT, Sources, find_pages
 from sphinx.cmd.build import main as sphinx_build
 
+from scclip_lab.teaching.cheat_sheet import WORDS, save_cheat_sheet
+
 HERE = Path(__file__).resolve().parent
 # The packages that are described, wherever others of their names may be installed.
 sys.path.insert(0, str(ROOT))
-from scclip_lab.teaching.cheat_sheet import WORDS as SHEETS  # noqa: E402
-from scclip_lab.teaching.cheat_sheet import save_cheat_sheet  # noqa: E402
-
 ENTRANCE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -59,9 +58,9 @@ def main() -> int:
             code = build(language, folder)
             if code:
                 return code
-            if build_slides(language, folder / language):
-                for sheet in SHEETS:
-                    save_cheat_sheet(folder / language / "teaching", sheet)
+    for language in WORDS:
+        build_slides(language, folder / "en")
+        save_cheat_sheet(folder / "en" / "teaching", language)
     (folder / "index.html").write_text(ENTRANCE, encoding="utf-8")
     print(f"The site is built: open {folder / 'index.html'} in a browser.")
     return 0

@@ -138,8 +138,8 @@ def signs(language: str) -> str:
     chapter = import_module("scclip_lab.studies.ch05_ablation")
     stored, words = studies.load_table("05_modules"), LANGUAGE_WORDS[language]
     told = {
-        "en": ("gain", "lose", "none", ", "),
-        "zh": ("增益", "损失", "无", "、"),
+        "en": ("gain: ", "Lose: ", "none", ", ", " ", ". ", "."),
+        "zh": ("增益：", "损失：", "无", "、", "，", "；", "。"),
     }[language]
     lines = []
     for measure in ("mIoU", "objects right", "background right"):
@@ -150,8 +150,8 @@ def signs(language: str) -> str:
             for kept in (lowest > 0, highest < 0)
         )
         lines.append(
-            f"- **{words.get(measure, measure)}** {told[0]}: {gain or told[2]}."
-            f" {told[1].capitalize()}: {lose or told[2]}."
+            f"- **{words.get(measure, measure)}**{told[4]}{told[0]}{gain or told[2]}{told[5]}"
+            f"{told[1]}{lose or told[2]}{told[6]}"
         )
     return "\n".join(lines)
 

@@ -6,7 +6,6 @@ from the repository.
 """
 
 import html
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from reference import ROOT, describe_figures
 
 FOLDER = ROOT / "site" / "slides"
-# Where a page with slides lies in the folder of a language.
-PAGE = "teaching/slides.html"
+# Where the slides of each language lie, in the folder of the English pages.
+PAGES = {"en": "teaching/slides.html", "zh": "teaching/slides.zh.html"}
 LAYOUTS = ("plain", "side", "title", "wide")
 SETTING = re.compile(r"(layout|stage): (\w+)")
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
@@ -122,12 +121,10 @@ def render(slide: Slide, number: int, count: int, parser: MarkdownIt, words: dic
     )
 
 
-def build_slides(language: str, folder: Path) -> bool:
-    """Write the slides of a language into its folder of the site; returns whether there are any."""
+def build_slides(language: str, folder: Path) -> None:
+    """Write the slides of a language into the folder of the English pages."""
     source = source_of(language)
-    if not source.is_file():
-        return False
-    words, page = WORDS[language], folder / PAGE
+    words, page = WORDS[language], folder / PAGES[language]
     page.parent.mkdir(parents=True, exist_ok=True)
     told = describe_figures() if language == "en" else {}
 
@@ -147,18 +144,15 @@ def build_slides(language: str, folder: Path) -> bool:
         render(slide, number, len(slides), parser, words) for number, slide in enumerate(slides, 1)
     ]
     other = "zh" if language == "en" else "en"
-    link = f'<a lang="{other}" href="../../{other}/{PAGE}">{words["other"]}</a>'
+    link = f'<a lang="{other}" href="{Path(PAGES[other]).name}">{words["other"]}</a>'
     values = {
         "language": {"en": "en", "zh": "zh-CN"}[language],
         "style": (FOLDER / "slides.css").read_text(encoding="utf-8"),
         "script": (FOLDER / "slides.js").read_text(encoding="utf-8"),
         "slides": "\n".join(sections),
-        "pair": link if source_of(other).is_file() else "",
-        "mathjax": os.path.relpath("_static/mathjax/tex-chtml.js", Path(PAGE).parent),
+        "pair": link,
         **words,
     }
     template = (FOLDER / "page.html").read_text(encoding="utf-8")
-    page.write_text(
-        re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template), encoding="utf-8"
-    )
-    return True
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+    page.write_text(filled, encoding="utf-8")
