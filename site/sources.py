@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from facts import fill
 from figure_text import Catalogue, draw_all
 from nbformat import NotebookNode
 from reference import (
@@ -122,7 +123,7 @@ class Sources:
             if path.suffix == ".ipynb":
                 nbformat.write(self.chapter(path, name), target)
                 continue
-            text = path.read_text(encoding="utf-8")
+            text = fill(path.read_text(encoding="utf-8"), self.language)
             for mark, replacement in lists.items():
                 text = text.replace(mark, replacement)
             text = self.relink(text, path, name)
