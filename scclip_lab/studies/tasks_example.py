@@ -148,4 +148,6 @@ def measure_example(
     for style, found in scores.items():
         arrays = {name: np.array(values) for name, values in found.items()}
         rows += score_rows("IoU by example", style, arrays, seed)
+        right = {name: (values >= 0.5).astype(float) for name, values in arrays.items()}
+        rows += score_rows("found, IoU at least 0.5", style, right, seed)
     return pd.DataFrame(rows, columns=COLUMNS).assign(pictures=count, seed=seed)

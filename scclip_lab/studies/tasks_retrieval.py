@@ -1,6 +1,7 @@
 """Region retrieval: words find regions in many pictures, and regions find their word."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,13 +64,23 @@ def class_tokens(model: FrozenCLIP, images: np.ndarray) -> Tensor:
     return F.normalize(model.project(tokens[:, :1])[:, 0], dim=-1)
 
 
-@torch.no_grad()
-def collect(
-    model: FrozenCLIP, count: int, style: str, seed: int = 7
-) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:
-    """A vector for every region of `count` pictures by every method, with its word and picture.
+class Collection(NamedTuple):
+    """The regions of many pictures.
 
-    Returns (name -> [R, D], word numbers int [R], picture numbers int [R]). Methods pool their patches under the region's
+    vectors: of every region by every method, [R, D]. words: their numbers, int [R]. pictures: in
+    which each is, int [R].
+    """
+
+    vectors: dict[str, Tensor]
+    words: np.ndarray
+    pictures: np.ndarray
+
+
+@torch.no_grad()
+def collect(model: FrozenCLIP, count: int, style: str, seed: int = 7) -> Collection:
+    """A vector for every region of `count` pictures by every method.
+
+    Methods pool their patches under the region's
     mask; the class token embeds the whole picture, or the square around the region.
     """
     readers = word_readers(model)
@@ -88,18 +99,25 @@ def collect(
         crops = np.stack([crop(image, mask) for _, mask in regions])
         vectors.setdefault(CROP, []).extend(class_tokens(model, crops))
     stacked = {name: torch.stack(found) for name, found in vectors.items()}
-    return stacked, np.array(words), np.array(pictures)
+    return Collection(stacked, np.array(words), np.array(pictures))
+
+
+def rank_regions(similarity: np.ndarray) -> np.ndarray:
+    """The regions from the most similar on, [R] -> int [R].
+
+    Regions of one picture tie where it has a single vector; they are ordered by chance, the same in
+    every method.
+    """
+    noise = np.random.default_rng(0).uniform(0, 1e-6, len(similarity))
+    return np.argsort(-(similarity + noise), kind="stable")
 
 
 def ranking_scores(similarity: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     """Recall at 1 and at 5 of one query, and average precision; [R] and bool [R].
 
-    Recall at k is 1 where one of the k most similar regions is relevant. Ties, which regions of one
-    picture have where it has a single vector, count by chance over their orders: each region's
-    similarity gets the same small noise in every method.
+    Recall at k is 1 where one of the k most similar regions is relevant.
     """
-    noise = np.random.default_rng(0).uniform(0, 1e-6, len(similarity))
-    hits = relevant[np.argsort(-(similarity + noise), kind="stable")]
+    hits = relevant[rank_regions(similarity)]
     precision = hits.cumsum() / np.arange(1, len(hits) + 1)
     return {
         "recall@1": float(hits[:1].any()),
@@ -109,29 +127,30 @@ def ranking_scores(similarity: np.ndarray, relevant: np.ndarray) -> dict[str, fl
 
 
 def score_retrieval(
-    vectors: Mapping[str, Tensor],
-    words: np.ndarray,
-    pictures: np.ndarray,
-    text: Mapping[str, Tensor],
+    collection: Collection, text: Mapping[str, Tensor]
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
     """Scores of both directions: measure -> method -> numbers, one for each unit.
 
-    From text to region a query is an object word with a region in the collection. From region to
+    From text to region a query is an object word with a region in the collection, and all regions
+    of objects are candidates. From region to
     text it is a region, objects and backgrounds apart, and all words are candidates; the mean over
     the regions of a picture is one number.
     """
-    asked = [word for word in np.unique(words).tolist() if word < N_OBJECTS]
+    vectors, words, pictures = collection
+    objects = words < N_OBJECTS
+    asked = np.unique(words[objects]).tolist()
     to_region: dict[str, dict[str, np.ndarray]] = {}
     to_text: dict[str, dict[str, np.ndarray]] = {}
     for name, found in vectors.items():
         similarity = (found.to(text[name].dtype) @ text[name].T).numpy()  # [R, words]
-        scores = [ranking_scores(similarity[:, word], words == word) for word in asked]
+        shown, true = similarity[objects], words[objects]
+        scores = [ranking_scores(shown[:, word], true == word) for word in asked]
         for measure in scores[0]:
             values = np.array([score[measure] for score in scores])
             to_region.setdefault(f"text to region, {measure}", {})[name] = values
         own = similarity[np.arange(len(words)), words]
         rank = (similarity > own[:, None]).sum(1)
-        for kind, chosen in (("object", words < N_OBJECTS), ("background", words >= N_OBJECTS)):
+        for kind, chosen in (("object", objects), ("background", ~objects)):
             for k in (1, 5):
                 right = np.bincount(pictures[chosen], rank[chosen] < k)
                 regions = np.bincount(pictures[chosen])
@@ -140,18 +159,27 @@ def score_retrieval(
     return to_region, to_text
 
 
-def measure_retrieval(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
-    """Both directions for every method in both styles, `count` pictures each.
+def text_for(model: FrozenCLIP) -> dict[str, Tensor]:
+    """The embeddings of all words, [words, D], that each kind of vector is compared with."""
+    text = {name: reader.embed_classes(WORDS)[1] for name, reader in word_readers(model).items()}
+    plain = embed_names(model, WORDS, (ARTICLE_TEMPLATE,))
+    return text | {WHOLE: plain, CROP: plain}
+
+
+def measure_retrieval(
+    model: FrozenCLIP, collections: Mapping[str, Collection], seed: int = 7
+) -> pd.DataFrame:
+    """Both directions for every method, on the collection of each style.
 
     Rows have the `COLUMNS` of all tasks. Intervals are over words from text to region, over pictures
     from region to text.
     """
-    plain = embed_names(model, WORDS, (ARTICLE_TEMPLATE,))
-    text = {name: reader.embed_classes(WORDS)[1] for name, reader in word_readers(model).items()}
-    text |= {WHOLE: plain, CROP: plain}
+    text = text_for(model)
     rows: list[tuple[object, ...]] = []
-    for style in STYLES:
-        for direction in score_retrieval(*collect(model, count, style, seed), text):
+    for style, collection in collections.items():
+        for direction in score_retrieval(collection, text):
             for measure, scores in direction.items():
                 rows += score_rows(measure, style, scores, seed)
-    return pd.DataFrame(rows, columns=COLUMNS).assign(pictures=count, seed=seed)
+    return pd.DataFrame(rows, columns=COLUMNS).assign(
+        pictures=sum(int(found.pictures.max()) + 1 for found in collections.values()), seed=seed
+    )

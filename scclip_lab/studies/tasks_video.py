@@ -39,7 +39,7 @@ RADIUS = 3
 TOLERANCE = 0.008
 STILL, CEILING = "first mask, kept still", "true masks of patches"
 # The clip of the animation and of the frames that are shown, and whose masks they show.
-SHOWN, SHOWN_READERS = 2, ("values", "scclip", "layer 8")
+SHOWN, SHOWN_READERS = 5, ("values", "scclip", "layer 3")
 
 
 def draw_clip(seed: int, index: int, style: str) -> Clip:
@@ -207,7 +207,7 @@ def save_animation(model: FrozenCLIP, folder: Path, side: int = 150) -> Path:
             small = Image.fromarray(panel).resize((side, side), Image.Resampling.BILINEAR)
             sheet.paste(small, (side * i, 14))
             ImageDraw.Draw(sheet).text((side * i + 3, 1), NAMES.get(name, name), fill="black")
-        frames.append(sheet.quantize(96, dither=Image.Dither.NONE))
+        frames.append(sheet.quantize(64, dither=Image.Dither.NONE))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "10_video.gif"
     with atomic_write(path) as partial:
