@@ -150,9 +150,7 @@ def test_average_precision_by_hand():
     # Two true boxes; hits at ranks 1 and 3. Precision is 1 up to recall 1/2, then 2/3:
     # of 101 recalls, 51 are at most 1/2.
     truth = [[Box(0, 1.0, 0, 0, 10, 10), Box(0, 1.0, 50, 50, 10, 10)]]
-    found = [
-        [Box(0, 0.9, 0, 0, 10, 10), Box(0, 0.8, 100, 100, 9, 9), Box(0, 0.7, 50, 50, 10, 10)]
-    ]
+    found = [[Box(0, 0.9, 0, 0, 10, 10), Box(0, 0.8, 100, 100, 9, 9), Box(0, 0.7, 50, 50, 10, 10)]]
     scores = detection.average_precision(detection.match_boxes(truth, found), np.ones(1))
     assert np.allclose(scores, (51 + 50 * 2 / 3) / 101)
 
@@ -227,7 +225,9 @@ def test_the_correspondence_of_a_picture_with_itself_is_exact(mini):
     source, _ = correspondence.draw_pair(0, 1)
     patches, truth = correspondence.true_matches(source, source)
     assert np.allclose(truth, (patches + 0.5) * 16)
-    features = F.normalize(torch.randn(14, 14, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    features = F.normalize(
+        torch.randn(14, 14, 64, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     found = correspondence.match_points(features, features, patches, 224)
     assert np.abs(found - truth).max() <= correspondence.STEP
     assert correspondence.pck(found, truth, 100) == 1

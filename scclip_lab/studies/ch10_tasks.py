@@ -1,6 +1,7 @@
 """Chapter 10: other tasks on the same frozen features, and what SC-CLIP's changes do to each."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure
 from scclip_lab.studies.drawing import draw_band, draw_bars, draw_method_scores
 from scclip_lab.studies.tables import best_row, row_where
@@ -135,7 +137,11 @@ def draw_pck(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("PCK@0.1 (%)")
     axes[0].set_ylim(0)
     handles, labels = axes[0].get_legend_handles_labels()
-    look = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "ncols": len(labels)}
+    look: dict[str, Any] = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, 0.02),
+        "ncols": len(labels),
+    }
     drawn.legend(handles, labels, frameon=False, fontsize=13, **look)
     sns.despine(drawn)
     drawn.tight_layout()
@@ -177,9 +183,9 @@ def draw_verdicts(table: pd.DataFrame) -> Figure:
     for verdict, colour in colours.items():
         chosen = (table["verdict"] == verdict).to_numpy()
         rows = table[chosen]
-        error = 100 * np.abs(rows[["low", "high"]].sub(rows["value"], axis=0)).T.to_numpy()
+        error = 100 * error_bars(rows)
         value = 100 * rows["value"]
-        look = {"fmt": "o", "color": colour, "capsize": 4, "label": verdict}
+        look: dict[str, Any] = {"fmt": "o", "color": colour, "capsize": 4, "label": verdict}
         axis.errorbar(value, place[chosen], xerr=error, **look)
     names = table["task"] + ": " + table["styles"] + " (" + table["measure"] + ")"
     axis.set_yticks(place, names, fontsize=12)

@@ -32,6 +32,8 @@ LAYERS = (3, 8)
 NAMES = {
     **METHOD_NAMES,
     "pixels": "raw pixels",
+    "values, by words": "values, by the word",
+    "scclip, by words": "SC-CLIP, by the word",
     **{f"layer {i}": f"layer {i}, patch tokens" for i in range(12)},
 }
 COLUMNS = ["measure", "styles", "method", "base", *GAINED]
@@ -103,14 +105,18 @@ def read_all(readers: Mapping[str, Reader], images: Tensor) -> dict[str, Tensor]
     where the methods' positional embeddings are the same, and the readers the same model.
     """
     layers: list[Tensor] = []
+
+    def known(_: Tensor, blocks: int | None = None) -> list[Tensor]:
+        return layers[:blocks]
+
     found: dict[str, Tensor] = {}
     for name, reader in readers.items():
         if not isinstance(reader, DenseCLIP):
             found[name] = reader.features(images)
             continue
-        layers = layers or DenseCLIP.encode(reader, images)
-        # For this call alone, the blocks' outputs are known already.
-        vars(reader)["encode"] = lambda _, blocks=None: layers[:blocks]
+        layers = layers or reader.encode(images)
+        # For this call alone, in place of the method that would compute them again.
+        vars(reader)["encode"] = known
         try:
             found[name] = reader.features(images)
         finally:
@@ -159,15 +165,15 @@ def show_scores(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     part = table[table["measure"] == measure]
     value, low, high = (100 * part[name] for name in ("value", "low", "high"))
     gain, gain_low, gain_high = (100 * part[name] for name in GAINED[3:])
-    interval = [
-        f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in zip(value, low, high, strict=True)
-    ]
+    interval = [f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in zip(value, low, high, strict=True)]
     against = [
         "" if np.isnan(g) else f"{g:+.1f} [{a:+.1f}, {b:+.1f}]"
         for g, a, b in zip(gain, gain_low, gain_high, strict=True)
     ]
     names = [NAMES.get(name, f"SC-CLIP {name}") for name in part["method"]]
     shown = pd.DataFrame({"features": names, "styles": part["styles"].to_numpy()})
-    return shown.assign(**{f"{measure} (%)": interval, "minus the base": against}).pivot(
-        index="features", columns="styles"
-    ).reindex(dict.fromkeys(names))
+    return (
+        shown.assign(**{f"{measure} (%)": interval, "minus the base": against})
+        .pivot(index="features", columns="styles")
+        .reindex(list(dict.fromkeys(names)))
+    )

@@ -154,6 +154,8 @@ def matches_of(
         points = match_points(features[0], features[1], patches, source.images.shape[1])
         right = np.linalg.norm(points - truth, axis=1) <= ALPHA * size
         columns = np.concatenate([(patches + 0.5) * PATCH, truth, points], 1)
-        part = pd.DataFrame(columns, columns=["row", "col", "true_row", "true_col", "to_row", "to_col"])
+        part = pd.DataFrame(
+            columns, columns=["row", "col", "true_row", "true_col", "to_row", "to_col"]
+        )
         parts.append(part.assign(method=name, right=right, change=change, index=index, seed=seed))
     return pd.concat(parts, ignore_index=True)

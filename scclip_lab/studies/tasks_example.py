@@ -145,8 +145,8 @@ def measure_example(
                 found = mask_iou(labels == WORDS.index(example.word), target.instances[0] == 1)
                 scores[style].setdefault(f"{name}, by words", []).append(found)
     rows = []
-    for style, found in scores.items():
-        arrays = {name: np.array(values) for name, values in found.items()}
+    for style, by_name in scores.items():
+        arrays = {name: np.array(values) for name, values in by_name.items()}
         rows += score_rows("IoU by example", style, arrays, seed)
         right = {name: (values >= 0.5).astype(float) for name, values in arrays.items()}
         rows += score_rows("found, IoU at least 0.5", style, right, seed)

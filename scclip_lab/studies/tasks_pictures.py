@@ -231,7 +231,9 @@ def draw_regions(table: pd.DataFrame) -> Figure:
             _show_region(axis, retrieval.crop(still.images[0], mask), found)
             if name == names[0] and rank == 2:
                 axis.set_title(f"“{query}”, {found.regions} regions", fontsize=11)
-        line[0].set_ylabel(NAMES.get(name, name).replace(", ", ",\n").replace(" (", "\n("), fontsize=9)
+        line[0].set_ylabel(
+            NAMES.get(name, name).replace(", ", ",\n").replace(" (", "\n("), fontsize=9
+        )
     drawn.tight_layout(w_pad=0.2, h_pad=0.2)
     return drawn
 

@@ -171,8 +171,8 @@ def measure_retrieval(
 ) -> pd.DataFrame:
     """Both directions for every method, on the collection of each style.
 
-    Rows have the `COLUMNS` of all tasks. Intervals are over words from text to region, over pictures
-    from region to text.
+    Rows have the `COLUMNS` of all tasks. Intervals are over words from text to region, over
+    pictures from region to text.
     """
     text = text_for(model)
     rows: list[tuple[object, ...]] = []
