@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.studies import METHOD_NAMES, captions_tasks
 from scclip_lab.studies.tables import best_row, fit_exponents, in_points, row_where
 
 
@@ -258,5 +258,6 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "08_ledger": ledger,
     "09_finetuned": finetuned,
     "09_baselines": baselines,
+    **captions_tasks.CAPTIONS,
     "14_words": words,
 }
