@@ -132,30 +132,42 @@ def chosen_settings(table: pd.DataFrame) -> str:
 
 
 def prompts(table: pd.DataFrame) -> str:
-    """06_prompts: how far the prompts lie apart."""
-    apart = table["value"].max() - table["value"].min()
-    return f"The wording moves mIoU by {100 * apart:.1f} points at most."
+    """06_prompts: how far mIoU moves with the wording, in each style."""
+    part = table[(table["measure"] == "mIoU") & (table["gain"] != 0)]
+    found = []
+    for style, rows in part.groupby("styles", sort=False):
+        most = rows.loc[rows["gain"].abs().idxmax()]
+        found.append(
+            f"{style} style {in_points(most['gain'])} points"
+            f" [{in_points(most['gain_low'])}, {in_points(most['gain_high'])}] ({most['prompt']})"
+        )
+    return f"Largest change of mIoU against the article's sentence, paired: {'; '.join(found)}."
 
 
 def absent_words(table: pd.DataFrame) -> str:
     """06_absent: what the largest number of absent words changes, objects and background apart."""
     most = table["words that are not there"].max()
-    changes = []
-    for measure in ("objects", "background"):
-        part = table[table["measure"] == f"{measure} right"]
-        change = part["value"].iloc[-1] - part["value"].iloc[0]
-        changes.append(f"{in_points(change)} points of {measure} pixels")
-    return f"{most} words that are not there change {' and '.join(changes)}."
+    found = []
+    for style, rows in table.groupby("styles", sort=False):
+        changes = []
+        for measure in ("objects", "background"):
+            part = rows[rows["measure"] == f"{measure} right"]
+            change = part["value"].iloc[-1] - part["value"].iloc[0]
+            changes.append(f"{in_points(change)} points of {measure.removesuffix('s')} pixels")
+        found.append(f"{style} style {' and '.join(changes)}")
+    return f"What {most} words that are not there change: {'; '.join(found)}."
 
 
 def windows(table: pd.DataFrame) -> str:
     """06_windows: the best inference on large pictures, and the whole picture at once."""
-    objects = table[table["measure"] == "objects right"]
-    best, whole = best_row(objects), objects.iloc[0]
-    return (
-        f"{best['inference'].capitalize()}: {best['value']:.0%} of object pixels right;"
-        f" {whole['inference']}: {whole['value']:.0%}."
-    )
+    found = []
+    for seams, rows in table[table["measure"] == "mIoU"].groupby("seams", sort=False):
+        best, whole = best_row(rows), rows.iloc[0]
+        found.append(
+            f"seams {seams}: {whole['inference']} {100 * whole['value']:.1f} %,"
+            f" best {100 * best['value']:.1f} % ({best['inference']})"
+        )
+    return f"mIoU on {table['pictures'].iloc[0]} pictures of 448 x 672; {'; '.join(found)}."
 
 
 def ratio(table: pd.DataFrame) -> str:
@@ -175,11 +187,13 @@ def growth(table: pd.DataFrame) -> str:
 
 
 def profile(table: pd.DataFrame) -> str:
-    """07_profile: the share of the blocks that plain CLIP runs too."""
+    """07_profile: the share of the first eleven blocks, which plain CLIP runs too."""
     blocks = table[(table["batch"] == 8) & (table["stage"] == 2)]
     shares = blocks.groupby("model", sort=False)["share"].sum()
     found = [f"{share:.0%} of the time of {model}" for model, share in shares.items()]
-    return f"At B = 8 the blocks that plain CLIP runs too take {' and '.join(found)}."
+    return (
+        f"At B = 8 the first eleven blocks, which plain CLIP runs too, take {' and '.join(found)}."
+    )
 
 
 def ideas(table: pd.DataFrame) -> str:

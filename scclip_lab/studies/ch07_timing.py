@@ -92,6 +92,23 @@ def operations_by_formula(n: int, width: int, depth: int, k: int = 30) -> pd.Dat
     return table.assign(**{"share of vanilla (%)": 100 * table["millions"] * 1e6 / (depth * block)})
 
 
+def memory_in_matrices(table: pd.DataFrame) -> pd.DataFrame:
+    """Peak memory of SC-CLIP and vanilla CLIP, their ratio, and the difference in matrices N x N.
+
+    Takes the table of `peak_memory`; an N x N matrix of float32 numbers has 4 N^2 bytes.
+    """
+    wide = table.pivot(index=["model", "side", "patches"], columns="what", values="MiB")
+    wide = wide.reset_index(["patches"]).rename_axis(columns=None)
+    matrix = 4 * wide["patches"] ** 2 / 2**20
+    return wide.assign(
+        **{
+            "ratio": wide["scclip"] / wide["vanilla"],
+            "one N x N matrix": matrix,
+            "difference, in such matrices": (wide["scclip"] - wide["vanilla"]) / matrix,
+        }
+    )
+
+
 @torch.no_grad()
 def time_growth(
     model: FrozenCLIP, sides: tuple[int, ...] = SIDES, repeats: int = 7
@@ -184,37 +201,13 @@ def draw_ratio(table: pd.DataFrame) -> Figure:
     drawn, axis = plt.subplots(figsize=(10, 4.4))
     error = np.stack([part["ratio"] - part["ratio_low"], part["ratio_high"] - part["ratio"]])
     axis.errorbar(part["ratio"], part["name"], xerr=error.clip(0), fmt="o", markersize=9, capsize=5)
-    axis.axvline(1, color="0.3", linewidth=1)
+    axis.axvline(1, color="0.3", linewidth=2, label="vanilla CLIP")
     axis.axvline(1.2, **CLAIM_STYLE, label="article's claim: 1.2x")
-    axis.set(xlabel="time, as a ratio to vanilla CLIP in the same round")
+    ends = min(0.95, part["ratio_low"].min() - 0.02), max(1.25, part["ratio_high"].max() + 0.02)
+    axis.set(xlabel="time, as a ratio to vanilla CLIP in the same round (quartiles)", xlim=ends)
     axis.invert_yaxis()
     axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
     sns.despine(drawn)
-    return drawn
-
-
-@figure("07_ideas")
-def draw_ideas(table: pd.DataFrame) -> Figure:
-    """What every idea saves, in % of vanilla's time; bars of ideas in the core are filled.
-
-    Error bars are from the quartiles of the ratio of the times after and before.
-    """
-    # Windows are timed on a larger picture, so that their saving is a share of another whole.
-    shown = table[table["idea"] != "windows in batches"]
-    count = shown["batch"].nunique()
-    drawn, axes = plt.subplots(1, count, figsize=(14, 4.4), sharey=True, squeeze=False)
-    for axis, (batch, part) in zip(axes[0], shown.groupby("batch"), strict=True):
-        colours = ["#0072B2" if kept == "yes" else "white" for kept in part["kept"]]
-        whole = part["saved (% of vanilla)"] / (1 - part["ratio"])
-        ends = np.stack([part["ratio_high"] - part["ratio"], part["ratio"] - part["ratio_low"]])
-        look = {"color": colours, "edgecolor": "#0072B2", "capsize": 3, "ecolor": "0.3"}
-        error = (ends * whole.abs().to_numpy()).clip(0)
-        axis.barh(part["idea"], part["saved (% of vanilla)"], xerr=error, **look)
-        axis.axvline(0, color="0.3", linewidth=1)
-        axis.set(title=f"B = {batch}", xlabel="saved (% of vanilla's time)")
-    axes[0, 0].invert_yaxis()
-    sns.despine(drawn)
-    drawn.tight_layout()
     return drawn
 
 
@@ -245,10 +238,12 @@ def draw_profile(table: pd.DataFrame) -> Figure:
     shares = 100 * shown.pivot_table(
         index="what", columns="stage", values="share", aggfunc="sum", sort=False
     )
-    drawn, axis = plt.subplots(figsize=(10, 3.8))
+    drawn, axis = plt.subplots(figsize=(12, 4.2))
     left = np.zeros(len(shares))
     for stage, name in STAGES.items():
-        axis.barh(shares.index, shares[stage], left=left, label=f"{stage}: {name}")
+        bars = axis.barh(shares.index, shares[stage], left=left, label=f"stage {stage}: {name}")
+        texts = [f"{share:.0f}" if share >= 3 else "" for share in shares[stage]]
+        axis.bar_label(bars, texts, label_type="center", fontsize=11)
         left = left + shares[stage].to_numpy()
     axis.set(xlabel="share of the time (%)", xlim=(0, 100))
     axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
@@ -259,13 +254,13 @@ def draw_profile(table: pd.DataFrame) -> Figure:
 # What the stages of the forward pass do.
 STAGES = {
     1: "patch embedding",
-    2: "blocks",
-    3: "outliers, repair",
-    4: "first aggregation",
-    5: "last attention",
-    6: "second aggregation",
-    7: "fusion",
-    8: "projection",
+    2: "the first eleven blocks",
+    3: "local outlier factor, repair",
+    4: "similarity of layer 8, aggregation",
+    5: "attention of the last block",
+    6: "similarity of layer 3, aggregation",
+    7: "auxiliary branch, fusion",
+    8: "layer norm, projection",
 }
 
 

@@ -32,6 +32,7 @@ from scclip_lab.studies.drawing import (
     word_colours,
 )
 
+SCCLIP_BESIDES = "LOF repair; aggregation by layers 8 and 3; layers 3 to 9 fused"
 # What each method does in the last block: attention, residual, MLP; and what it does besides.
 CHANGES = {
     "vanilla": ("QK", "yes", "yes", ""),
@@ -44,8 +45,8 @@ CHANGES = {
     "resclip": ("KK + Gaussian, QK", "no", "no", "QK of blocks 6 to 9, feedback of words"),
     "registers": ("QK", "yes", "yes", "a register takes neurons of blocks 1 to 6"),
     "rfclip": ("KK of all blocks", "no", "no", "tokens filtered in all blocks"),
-    "scclip": ("content and QK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
-    "scclip-published": ("content and KK", "0.3 cls", "no", "LOF repair, two aggregations, fusion"),
+    "scclip": ("content and QK", "0.3 cls", "no", SCCLIP_BESIDES),
+    "scclip-published": ("content and KK", "0.3 cls", "no", SCCLIP_BESIDES),
 }
 # The benchmarks as papers call them.
 BENCHMARK_NAMES = {
@@ -157,7 +158,7 @@ def equivalent_scenes(table: pd.DataFrame) -> pd.DataFrame:
 @figure("09_finetuned")
 def draw_finetuned(table: pd.DataFrame) -> Figure:
     """mIoU over the number of labelled scenes; what training-free methods reach is dashed."""
-    drawn, axes = plt.subplots(1, len(STYLES), figsize=(14, 4.8), sharey=True)
+    drawn, axes = plt.subplots(1, len(STYLES), figsize=(16, 5), sharey=True)
     part = table[table["measure"] == "mIoU"]
     # Yellow is hard to see as a line.
     colours = [colour for colour in OKABE_ITO if colour != "#F0E442"]
@@ -176,8 +177,9 @@ def draw_finetuned(table: pd.DataFrame) -> Figure:
         axis.set(xscale="log", xlabel="labelled scenes", title=f"{style} style")
         axis.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
         axis.minorticks_off()
-    axes[0].set_ylabel("mIoU (%)")
-    axes[1].legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))
+    axes[0].set(ylabel="mIoU (%)", ylim=(0, None))
+    look = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axes[-1].legend(frameon=False, fontsize=12, **look)
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
@@ -213,7 +215,10 @@ def draw_changes(table: pd.DataFrame) -> Figure:
             text = textwrap.fill(row["besides"], 25)
             axis.text(5, -1.05, text, ha="center", va="center", fontsize=11.5)
             axis.annotate("", (5, 0.9), (5, 0.2), arrowprops=arrow)
-    note = "Read upwards. Blue: as trained; orange: changed; dashed: left out; lowest: elsewhere."
+    note = (
+        "Read upwards. Blue: as trained; orange: changed; dashed: left out."
+        " A lowest box: what the method changes outside this block."
+    )
     drawn.text(0.01, -0.02, note, fontsize=13)
     drawn.tight_layout()
     return drawn

@@ -102,7 +102,7 @@ RESULTS = (
     Claim(
         "5.1",
         "fine-tuning reaches more than SC-CLIP (68.3 against 64.7)",
-        "1,000 labelled scenes, paired difference (bundled model of version 0.1.0)",
+        "1,000 labelled scenes, paired difference",
         "09_finetuned",
         rules.fine_tuned_is_better,
     ),

@@ -196,7 +196,7 @@ def score_rows(
     `tuned` maps (part, number of labelled scenes) to a model; `count` test scenes of each style
     are drawn with `seed`.
     """
-    names = ("vanilla", "values", "scclip")
+    names = ("vanilla", "maskclip", "values", "scclip")
     methods = {(name, 0): make_method(name, model) for name in names} | tuned
     rows = []
     for style in STYLES:
