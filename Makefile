@@ -14,7 +14,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make coverage  the tests once more, with the lines and branches that they do not reach"
 	@echo "make notebooks run all chapters and store their outputs, figures and numbers"
-	@echo "make site      the website in _site/: chapters, API reference, glossary; needs no network to read"
+	@echo "make site      the website in _site/: chapters, slides, API reference; needs no network to read"
 	@echo "make bench     take all times anew (figures/bench.csv, 07_*.csv)"
 	@echo "make wheel     build the wheel and the sdist in dist/"
 	@echo "make lock      find the newest versions of all dependencies and write requirements.lock"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scclip_core.cli import METHODS, load_model, model_options, run_command
 from scclip_core.files import DATA, require_writable
+from scclip_lab.teaching.command import add_grade
 
 # torch, open_clip and pandas take seconds to import, so each command imports what it needs when
 # it runs.
@@ -127,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=FIGURES, help="folder of the table (%(default)s)")
     add("--work", type=Path, default=Path("runs/finetune"), help="checkpoints (%(default)s)")
     finetune.set_defaults(run=run_finetune)
+    add_grade(commands)
     return parser
 
 
@@ -222,10 +224,12 @@ def run_figures(args: argparse.Namespace) -> int:
     """`figures`: the main figures anew, and the chapters' figures from their stored numbers."""
     from scclip_lab.studies import redraw_all
     from scclip_lab.studies.main_figures import make_figures
+    from scclip_lab.teaching.cheat_sheet import save_cheat_sheet
 
     require_writable("--out", args.out)
     make_figures(args.out, args.quick)
     redraw_all(args.out)
+    save_cheat_sheet(args.out)
     print(f"figures and their numbers are in {args.out}")
     return 0
 

@@ -11,8 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from slides import build_slides
 from sources import LANGUAGES, ROOT, Sources, find_pages
 from sphinx.cmd.build import main as sphinx_build
+
+from scclip_lab.teaching.cheat_sheet import WORDS, save_cheat_sheet
 
 HERE = Path(__file__).resolve().parent
 # The packages that are described, wherever others of their names may be installed.
@@ -55,6 +58,9 @@ def main() -> int:
             code = build(language, folder)
             if code:
                 return code
+    for language in WORDS:
+        build_slides(language, folder / "en")
+        save_cheat_sheet(folder / "en" / "teaching", language)
     (folder / "index.html").write_text(ENTRANCE, encoding="utf-8")
     print(f"The site is built: open {folder / 'index.html'} in a browser.")
     return 0

@@ -10,6 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from chinese_search import PairSearch  # noqa: E402
 from docstrings import to_rst  # noqa: E402
 from sources import LANGUAGES, REPOSITORY_URL, find_pages  # noqa: E402
 
@@ -158,6 +159,7 @@ def copy_files(app, exception) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.add_search_language(PairSearch)
     app.connect("autodoc-process-docstring", translate_docstring)
     app.connect("missing-reference", find_by_last_name)
     app.connect("html-page-context", link_other_language)

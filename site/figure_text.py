@@ -60,9 +60,14 @@ class Catalogue:
     def translate(self, text: str) -> str:
         """A text in the other language, its lines broken at about the same width.
 
-        What fills a gap is translated where it has an entry of its own. A text without an entry
-        stays as it is, and is noted in `missing` where it has words.
+        Lines that have an entry each stay as they are broken. What fills a gap is translated where
+        it has an entry of its own. A text without an entry stays as it is, and is noted in
+        `missing` where it has words.
         """
+        lines = text.strip().split("\n")
+        alone = [self._find(line.strip()) for line in lines]
+        if len(lines) > 1 and all(alone):
+            return "\n".join(map(str, alone))
         joined = " ".join(text.split())
         found = self._find(joined)
         if found is None:
@@ -70,7 +75,6 @@ class Catalogue:
             if not NEUTRAL.fullmatch(words) and joined not in WORDS and not is_name(joined):
                 self.missing.add(joined)
             return text
-        lines = text.strip().split("\n")
         return found if len(lines) == 1 else wrap(found, max(len(line) for line in lines))
 
     def _find(self, text: str) -> str | None:
@@ -121,11 +125,15 @@ def texts_in(catalogue: Catalogue) -> Iterator[None]:
         plots.FONTS[:] = fonts
 
 
-def draw_all(catalogue: Catalogue) -> dict[str, bytes]:
-    """Every figure of the chapters whose numbers are stored: name -> PNG in the other language."""
+def draw_all(catalogue: Catalogue, shown: set[str]) -> dict[str, bytes]:
+    """The figures that are shown and have stored numbers: name -> PNG in the other language."""
     for chapter in studies.CHAPTERS:
         import_module(f"scclip_lab.studies.{chapter}")
     stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
     matplotlib.use("agg")
     with texts_in(catalogue):
-        return {name: plots.png_of(studies.draw(name, studies.FIGURES)) for name in stored}
+        return {
+            name: plots.png_of(studies.draw(name, studies.FIGURES))
+            for name in stored
+            if name in shown
+        }

@@ -177,8 +177,8 @@ def reference_lists() -> dict[str, str]:
     )
 
 
-def describe_figures(translate: Callable[[str], str] = str) -> dict[str, str]:
-    """Every figure of the chapters in words, `translate`d into the language of the site.
+def describe_figures(shown: set[str], translate: Callable[[str], str] = str) -> dict[str, str]:
+    """The figures that are shown in words, `translate`d into the language of the site.
 
     Where one of the lab's libraries is missing, there are none.
     """
@@ -190,5 +190,7 @@ def describe_figures(translate: Callable[[str], str] = str) -> dict[str, str]:
         return {}
     stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
     return {
-        name: " ".join(map(translate, studies.describe(name, studies.FIGURES))) for name in stored
+        name: " ".join(map(translate, studies.describe(name, studies.FIGURES)))
+        for name in stored
+        if name in shown
     }

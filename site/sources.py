@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from facts import fill
 from figure_text import Catalogue, draw_all
 from nbformat import NotebookNode
 from reference import (
@@ -92,20 +93,28 @@ class Sources:
     language: str
     repository: str = REPOSITORY_URL
     pages: dict[str, Path] = field(init=False)
+    # Figures in words, pictures drawn in the site's language, and its texts; filled by `write`.
+    _figures: dict[str, str] = field(init=False, default_factory=dict)
+    _drawn: dict[str, bytes] = field(init=False, default_factory=dict)
+    _catalogue: Catalogue | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.pages = find_pages(self.language)
-        self._page_of = {path: name for name, path in self.pages.items()}
+        # For each language to look in, its own first: the page of every file.
+        self._pages_of = {
+            language: {path: name for name, path in find_pages(language).items()}
+            for language in dict.fromkeys((self.language, "en"))
+        }
 
     def write(self) -> None:
         """Write every source."""
+        shown = self.figures_shown()
         if self.language == "en":
-            self._figures, self._drawn = describe_figures(), {}
+            self._figures = describe_figures(shown)
         else:
-            catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
-            self._figures, self._drawn = describe_figures(catalogue.translate), draw_all(catalogue)
-            for text in sorted(catalogue.missing):
-                print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
+            self._catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
+            self._figures = describe_figures(shown, self._catalogue.translate)
+            self._drawn = draw_all(self._catalogue, shown)
         reference = reference_pages() if self.language == "en" else {}
         lists = reference_lists() if reference else {}
         for name, path in self.pages.items():
@@ -114,7 +123,7 @@ class Sources:
             if path.suffix == ".ipynb":
                 nbformat.write(self.chapter(path, name), target)
                 continue
-            text = path.read_text(encoding="utf-8")
+            text = fill(path.read_text(encoding="utf-8"), self.language)
             for mark, replacement in lists.items():
                 text = text.replace(mark, replacement)
             text = self.relink(text, path, name)
@@ -124,6 +133,14 @@ class Sources:
             target = self.folder / f"{name}.rst"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
+        for text in sorted(self._catalogue.missing if self._catalogue else ()):
+            print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
+
+    def figures_shown(self) -> set[str]:
+        """The names of the figures that the chapters of this language show."""
+        chapters = (path for path in self.pages.values() if path.suffix == ".ipynb")
+        sources = (path.read_text(encoding="utf-8").replace('\\"', '"') for path in chapters)
+        return {name for source in sources for name in FIGURE_NAME.findall(source)}
 
     def copy_pictures(self, text: str, target: Path) -> None:
         """Copy the pictures of a page from where they lie in the repository."""
@@ -143,38 +160,52 @@ class Sources:
     def _link(self, found: re.Match[str], path: Path, page: str) -> str:
         mark, words, address, place = found.group(1), found.group(2), found.group(3), found.group(4)
         place = place or ""
-        if ":" in address or address.startswith("/"):  # of the web, or of a page of the site
+        if ":" in address:  # of the web
             return found.group(0)
+        if address.startswith("/"):  # of a page of the site
+            name = address.removeprefix("/")
+            language = self.language if name in self.pages else "en"
+            return self._link_to_page(words, name, place, language, page)
         target = Path(os.path.normpath(path.parent / address))
         if mark:  # pictures keep their place in the repository
             there = os.path.relpath(target.relative_to(ROOT), Path(page).parent)
             return f"![{words}]({Path(there).as_posix()})"
-        name = self._page_for(target)
+        name, language = self._page_for(target)
         if name:
-            return f"[{words}](/{name}{place})"
+            return self._link_to_page(words, name, place, language, page)
         if self.repository:
             return f"[{words}]({self.repository}/blob/main/{target.relative_to(ROOT).as_posix()})"
         return words
 
-    def _page_for(self, target: Path) -> str | None:
-        """The page that a file of the repository is on, if any."""
-        ending = LANGUAGES[self.language][0]
-        paired = target.with_name(f"{target.stem}{ending}{target.suffix}")
-        for path in (paired, target):
-            if path in self._page_of:
-                return self._page_of[path]
-        if target == ROOT / "README.md":
-            return "index"
-        if self.language != "en" or not target.is_relative_to(ROOT):
-            return None
+    def _link_to_page(self, words: str, name: str, place: str, language: str, page: str) -> str:
+        """A link from `page` to the page `name`, which may be there in English alone."""
+        if language == self.language:
+            return f"[{words}](/{name}{place})"
+        up = "../" * (page.count("/") + 1)
+        return f'<a hreflang="{language}" href="{up}{language}/{name}.html{place}">{words}</a>'
+
+    def _page_for(self, target: Path) -> tuple[str, str]:
+        """The page that a file of the repository is on, if any, and the language of the page.
+
+        What has no page in the site's language has one in English or none.
+        """
+        for language, page_of in self._pages_of.items():
+            paired = target.with_name(f"{target.stem}{LANGUAGES[language][0]}{target.suffix}")
+            for path in (paired, target):
+                if path in page_of:
+                    return page_of[path], language
+        if target.name in ("README.md", "README.zh.md") and target.parent == ROOT:
+            return "index", self.language
+        if not target.is_relative_to(ROOT):
+            return "", "en"
         place = target.relative_to(ROOT)
         module = ".".join(place.with_suffix("").parts)
         if module in core_modules():
-            return page_of_module(module)
+            return page_of_module(module), "en"
         if place.parts[0] == "scclip_lab":
             package = ".".join(place.parts[:2])
-            return page_of_module(package if package in lab_packages() else "scclip_lab")
-        return None
+            return page_of_module(package if package in lab_packages() else "scclip_lab"), "en"
+        return "", "en"
 
     def chapter(self, path: Path, page: str) -> NotebookNode:
         """A notebook as the site shows it: links lead to pages, pictures are told in words."""
@@ -230,7 +261,8 @@ class Sources:
         for output in cell.get("outputs", []):
             given = output.get("metadata", {}).get("image/png", {})
             if isinstance(given, dict) and given.get("alt"):
-                return str(given["alt"])
+                text = str(given["alt"])
+                return self._catalogue.translate(text) if self._catalogue else text
         told = {"en": "Figure of the section", "zh": "本节的图："}[self.language]
         return f"{told} {section}"
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("scclip_core", "scclip_lab")
 # The sub-packages of scclip_lab: each may import those before it, and plots.py.
-LAYERS = ("datasets", "evaluation", "training", "studies", "exercises")
+LAYERS = ("datasets", "evaluation", "training", "studies", "exercises", "teaching")
 
 
 def module_name(path: Path, root: Path) -> str:

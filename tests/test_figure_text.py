@@ -27,6 +27,7 @@ ENTRIES = {
         ("share of 196 patches", "196 个图块的比例"),
         ("Best: token norm, with 0.75.", "最佳：词元范数，为 0.75。"),
         ("Best: token\nnorm, with 0.75.", "最佳：词元范数，\n为 0.75。"),
+        ("token norm\nshare of 3 patches", "词元范数\n3 个图块的比例"),
         ("0.75", "0.75"),
         ("dog", "dog"),
         ("SC-CLIP", "SC-CLIP"),

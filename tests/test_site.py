@@ -3,12 +3,9 @@
 import ast
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
-from functools import cached_property
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,85 +13,17 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import scclip_core
-
-ROOT = Path(__file__).parents[1]
-SITE = ROOT / "site"
-CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-CHAPTERS = [stem for stem in CHAPTERS if "." not in stem]
-CORE = sorted(path.stem for path in (ROOT / "scclip_core").glob("*.py") if path.stem[0] != "_")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """What a page holds.
-
-    Attributes:
-        ids: places that a link can lead to.
-        links: addresses that a reader can go to.
-        loaded: addresses that a browser loads with the page.
-        pictures: the attributes of every <img>.
-        folded: the text inside each <details>.
-    """
-
-    LOADING_RELATIONS = ("stylesheet", "icon", "preload", "modulepreload", "preconnect")
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-        self.ids, self.links, self.loaded, self.pictures = set(), [], [], []
-        self.folded: list[str] = []
-        self.depth = 0
-        self.text = path.read_text(encoding="utf-8")
-        self.feed(self.text)
-
-    def handle_starttag(self, tag, attributes):
-        given = {name: value or "" for name, value in attributes}
-        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
-        if tag == "a" and "href" in given:
-            self.links.append(given["href"])
-        elif tag == "link" and "href" in given:
-            loads = set(given.get("rel", "").split()) & set(self.LOADING_RELATIONS)
-            (self.loaded if loads else self.links).append(given["href"])
-        elif "src" in given:
-            self.loaded.append(given["src"])
-        if tag == "img":
-            self.pictures.append(given)
-        if tag == "details":
-            self.depth += 1
-            self.folded.append("")
-
-    def handle_endtag(self, tag):
-        self.depth -= tag == "details"
-
-    def handle_data(self, data):
-        if self.depth:
-            self.folded[-1] += data
-
-
-class Site:
-    """The pages of a folder, each read once."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    @cached_property
-    def pages(self) -> dict[str, Page]:
-        """Path from the folder -> page."""
-        paths = sorted(self.folder.rglob("*.html"))
-        paths = [path for path in paths if "_static" not in path.parts]
-        return {path.relative_to(self.folder).as_posix(): Page(path) for path in paths}
-
-    def target_of(self, page: Page, address: str) -> str:
-        """The path that an address leads to, from the folder of the site."""
-        path = unquote(urlsplit(address).path)
-        target = (page.path.parent / path).resolve() if path else page.path.resolve()
-        return target.relative_to(self.folder.resolve()).as_posix()
-
-
-def is_elsewhere(address: str) -> bool:
-    """Whether an address is not of this site; pictures inside a page (`data:`) are."""
-    parts = urlsplit(address)
-    return bool(parts.netloc) or parts.scheme not in ("", "data")
+from tests.site_pages import (
+    CHAPTERS,
+    CHAPTERS_IN,
+    CHROMIUM,
+    CORE,
+    EVERY_CHAPTER,
+    ROOT,
+    SITE,
+    Site,
+    is_elsewhere,
+)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +60,7 @@ def test_the_entrance_leads_to_the_english_pages(site):
 
 def test_only_finished_languages_are_left_behind(site):
     folders = {path.name for path in site.folder.iterdir()}
-    assert folders <= {"index.html", "en", "zh"} and "en" in folders
+    assert folders == {"index.html", "en", "zh"}
 
 
 def test_every_link_leads_to_a_page_and_a_place_that_exist(site):
@@ -175,10 +104,17 @@ def test_every_picture_is_told_in_words(site):
 
 
 def test_a_figure_of_a_chapter_is_told_by_what_it_shows_not_by_its_file(site):
-    for stem in CHAPTERS:
-        words = [given["alt"] for given in site.pages[f"en/notebooks/{stem}.html"].pictures]
+    for language, stem in EVERY_CHAPTER:
+        words = [given["alt"] for given in site.pages[f"{language}/notebooks/{stem}.html"].pictures]
         assert len(set(words)) == len(words), stem
         assert not [text for text in words if re.search(r"\.png|_images", text)], stem
+
+
+def test_pictures_of_chinese_pages_are_told_in_chinese(site):
+    pages = {name: page for name, page in site.pages.items() if name.startswith("zh/")}
+    told = [(name, given["alt"]) for name, page in pages.items() for given in page.pictures]
+    assert len(told) > len(CHAPTERS_IN["zh"])
+    assert [(name, text) for name, text in told if not re.search("[\u4e00-\u9fff]", text)] == []
 
 
 @pytest.mark.parametrize("module", CORE)
@@ -218,11 +154,11 @@ def test_docstrings_reach_the_pages_whole(site):
     assert "|x_i - x_j|^2 = |x_i|^2 + |x_j|^2" in page
 
 
-@pytest.mark.parametrize("stem", CHAPTERS)
-def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, stem):
-    page = site.pages[f"en/notebooks/{stem}.html"]
+@pytest.mark.parametrize(("language", "stem"), EVERY_CHAPTER)
+def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, language, stem):
+    page = site.pages[f"{language}/notebooks/{stem}.html"]
     stored = (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
-    assert (site.folder / "en" / "_sources" / "notebooks" / f"{stem}.ipynb").read_bytes() == stored
+    assert (site.folder / language / "_sources/notebooks" / f"{stem}.ipynb").read_bytes() == stored
     cells = json.loads(stored)["cells"]
     answers = [cell for cell in cells if "answer" in cell["metadata"].get("tags", [])]
     folded = "\n".join(page.folded)
@@ -234,16 +170,23 @@ def test_a_chapter_is_the_stored_one_with_its_answers_folded(site, stem):
 
 
 def test_chapters_lead_from_one_to_the_next(site):
-    for here, there in pairwise(CHAPTERS):
-        assert f"{there}.html" in site.pages[f"en/notebooks/{here}.html"].links
-        assert f"{here}.html" in site.pages[f"en/notebooks/{there}.html"].links
+    for language, stems in CHAPTERS_IN.items():
+        for here, there in pairwise(stems):
+            assert f"{there}.html" in site.pages[f"{language}/notebooks/{here}.html"].links
+            assert f"{here}.html" in site.pages[f"{language}/notebooks/{there}.html"].links
 
 
 def test_the_glossary_and_the_bibliography_hold_what_the_chapters_rest_on(site):
     terms = site.pages["en/glossary.html"].ids
     for term in ("patch-token", "class-token", "local-outlier-factor", "content-attention", "mIoU"):
         assert f"term-{term}" in terms
+    # Every term is in both languages, so each English one has its place in the Chinese glossary.
+    chinese = site.pages["zh/glossary.html"].ids
+    assert {place for place in terms if place.startswith("term-")} <= chinese
     links = " ".join(site.pages["en/bibliography.html"].links)
+    assert {a for a in site.pages["en/bibliography.html"].links if "arxiv" in a} <= {
+        *site.pages["zh/bibliography.html"].links
+    }
     for number in ("2411.15869", "2103.00020", "2112.01071", "2312.01597", "2407.12442"):
         assert number in links
     for number in ("2404.08181", "2312.00878", "2010.11929", "2309.16588", "10.1145/342009.335388"):
@@ -267,74 +210,27 @@ def test_a_page_leads_to_its_pair_in_another_language_and_only_where_there_is_on
             assert linked == (pair in site.pages and not made), name
 
 
-def test_languages_are_told_apart_by_the_names_of_files(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SITE))
-    import sources
-
-    for name in ("index.md", "index.zh.md", "glossary.md", "more/page.zh.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.setattr(sources, "PAGES", tmp_path)
-    english, chinese = sources.find_pages("en"), sources.find_pages("zh")
-    assert english["index"] == tmp_path / "index.md" and "glossary" in english
-    assert chinese["index"] == tmp_path / "index.zh.md"
-    assert chinese["more/page"] == tmp_path / "more" / "page.zh.md"
-    assert "glossary" not in chinese and "more/page" not in english
-    assert {f"notebooks/{stem}" for stem in CHAPTERS} <= set(english)
+def test_a_chinese_page_links_to_english_pages_where_there_is_no_chinese_one(site):
+    for name, page in site.pages.items():
+        if name.startswith("zh/"):
+            targets = [site.target_of(page, a) for a in page.links if not is_elsewhere(a)]
+            english = {target for target in targets if target.startswith("en/")}
+            own = {f"zh/{target.removeprefix('en/')}" for target in english} - {name}
+            assert not own & set(site.pages), name
+    assert "../en/api/core/config.html" in site.pages["zh/index.html"].links
 
 
-def test_links_between_files_become_links_between_pages(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SITE))
-    import sources
-
-    chapter = ROOT / "notebooks" / f"{CHAPTERS[0]}.ipynb"
-
-    def relinked(text, repository=""):
-        made = sources.Sources(tmp_path, "en", repository)
-        return made.relink(text, chapter, f"notebooks/{chapter.stem}")
-
-    assert relinked("[a `b`](../data/mini/README.md#data)") == "[a `b`](/project/model_card#data)"
-    assert relinked("[x](../scclip_core/pipeline.py)") == "[x](/api/core/pipeline)"
-    assert relinked("[x](../scclip_lab/evaluation/metrics.py)") == "[x](/api/lab/evaluation)"
-    assert relinked("![x](../figures/gallery.png)") == "![x](../figures/gallery.png)"
-    assert relinked("[x](https://arxiv.org/a)") == "[x](https://arxiv.org/a)"
-    # What is no page is a link only where there is a hosted repository to lead to.
-    assert relinked("[x](../LICENSE)") == "x"
-    hosted = relinked("[x](../LICENSE)", "https://host/owner/name")
-    assert hosted == "[x](https://host/owner/name/blob/main/LICENSE)"
-    code = "```python\na[0](../LICENSE)\n```"
-    assert relinked(code) == code
-
-
-def test_docstrings_become_restructured_text(monkeypatch):
-    monkeypatch.syspath_prepend(str(SITE))
-    from docstrings import to_rst
-
-    given = """A sum over |x| and `name`s.
-
-    y = a * b_
-
-    Args:
-        x, y: numbers, as
-            in arXiv 2411.15869.
-
-    Returns [B, N]. Raises ValueError for `0 / 0`."""
-    lines = [line[4:] if line.startswith("    ") else line for line in given.splitlines()]
-    assert [line for line in to_rst(lines) if line] == [
-        "A sum over \\|x\\| and :py:obj:`name`\\ s.",
-        ".. code-block:: text",
-        "    y = a * b_",
-        "**Arguments**",
-        "- **x, y**: numbers, as in `arXiv 2411.15869 <https://arxiv.org/abs/2411.15869>`__.",
-        "**Returns** [B, N]. **Raises** ValueError for ``0 / 0``.",
-    ]
-
-
-SHOWN = ("index.html", f"notebooks/{CHAPTERS[0]}.html", "api/core/pipeline.html", "glossary.html")
+PAGES = ("index.html", f"notebooks/{CHAPTERS[0]}.html", "glossary.html")
+SHOWN = [f"{language}/{page}" for language in CHAPTERS_IN for page in PAGES]
+# What is looked for -> a page that is found.
+SEARCHES = {
+    "en/search.html?q=attention": "api/core/attention.html",
+    "zh/search.html?q=局部异常因子": "glossary.html",
+}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("address", [*SHOWN, "search.html?q=attention"])
+@pytest.mark.parametrize("address", [*SHOWN, "en/api/core/pipeline.html", *SEARCHES])
 def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, address):
     log = tmp_path / "network.json"
     flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
@@ -347,7 +243,7 @@ def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, a
             f"--user-data-dir={tmp_path / 'profile'}",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--log-net-log={log}",
-            f"{(site.folder / 'en').as_uri()}/{address}",
+            f"{site.folder.as_uri()}/{address}",
         ],
         capture_output=True,
         text=True,
@@ -361,7 +257,8 @@ def test_a_browser_shows_a_page_without_errors_and_asks_nobody(site, tmp_path, a
     events = (event.get("params") for event in json.loads(log.read_text())["events"])
     asked = [event for event in events if isinstance(event, dict) and "initiator" in event]
     assert [e["url"] for e in asked if e["initiator"] != "not an origin"] == []
-    if address == "glossary.html":
+    if address.endswith("glossary.html"):
         assert "<mjx-container" in done.stdout and "<mjx-merror" not in done.stdout
-    if address.startswith("search"):
-        assert "api/core/attention.html" in done.stdout
+    if address in SEARCHES:
+        results = done.stdout.partition('id="search-results"')[2]
+        assert f'<a href="{SEARCHES[address]}' in results

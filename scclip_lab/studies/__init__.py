@@ -36,6 +36,7 @@ CHAPTERS = (
     "ch07_timing",
     "ch08_claims",
     "ch09_baselines",
+    "ch10_tasks",
     "ch14_words",
     "ch15_inside",
 )

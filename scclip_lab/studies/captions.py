@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.studies import METHOD_NAMES, captions_tasks
 from scclip_lab.studies.tables import best_row, fit_exponents, in_points, row_where
 
 
@@ -20,12 +20,41 @@ def histogram(table: pd.DataFrame) -> str:
 
 
 def detectors(table: pd.DataFrame) -> str:
-    """02_detectors: the best detector, and the local outlier factor."""
-    mean = table[table["measure"] == "ROC AUC"].groupby("detector")["value"].mean()
-    own = mean["local outlier factor"]
+    """02_detectors: the best detector, and where the local outlier factor is best and worst."""
+    part = table[table["measure"] == "ROC AUC"]
+    mean = part.groupby("detector")["value"].mean()
+    own = part[part["detector"] == "local outlier factor"].set_index("source")["value"]
     return (
-        f"Best over the four sources: {mean.idxmax()}, mean ROC AUC {mean.max():.2f};"
-        f" the local outlier factor reaches {own:.2f}."
+        f"Best over the four sources: {mean.idxmax()}, mean ROC AUC {mean.max():.2f}; the local"
+        f" outlier factor reaches {own.mean():.2f}, from {own.min():.2f} ({own.idxmin()}) to"
+        f" {own.max():.2f} ({own.idxmax()})."
+    )
+
+
+def outlier_limits(table: pd.DataFrame) -> str:
+    """02_limits: identical outliers just before and after k of them, and a block of four."""
+    flagged = table[(table["panel"] == "flagged") & (table["curve"] == "all alike")]
+    shares = flagged.set_index("outliers")["value"]
+    block = table[(table["panel"] == "objects right") & (table["outliers"] == 4)]
+    named = block.set_index("curve")["value"]
+    return (
+        f"Outliers that are all alike: {shares[28]:.0%} of 28 are flagged, {shares[32]:.0%} of 32."
+        f" A block of 2 x 2 repaired from all eight neighbours leaves"
+        f" {named['a block, mean of all 8']:.0%} of the object patches right, from those that are"
+        f" not flagged {named['a block, mean of those not flagged']:.0%}."
+    )
+
+
+def flags(table: pd.DataFrame) -> str:
+    """02_flags: the share of flags at outlines, and what repair does there."""
+    outlines = table[table["place"].str.startswith("outline")]
+    share = outlines.groupby("what")["value"].sum()
+    ground = outlines[outlines["place"].str.contains("background")].set_index("what")["value"]
+    return (
+        f"Outlines of objects are {share['patches']:.0%} of all patches and get"
+        f" {share['flags']:.0%} of the flags. Where the centre of such a flagged patch is"
+        f" background, {ground['before repair']:.0%} have the right word before repair and"
+        f" {ground['after repair']:.0%} after it."
     )
 
 
@@ -224,6 +253,8 @@ def words(table: pd.DataFrame) -> str:
 CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "02_histogram": histogram,
     "02_detectors": detectors,
+    "02_limits": outlier_limits,
+    "02_flags": flags,
     "03_kept": kept,
     "03_smoothing": smoothing,
     "04_purity": purity,
@@ -241,5 +272,6 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "08_ledger": ledger,
     "09_finetuned": finetuned,
     "09_baselines": baselines,
+    **captions_tasks.CAPTIONS,
     "14_words": words,
 }

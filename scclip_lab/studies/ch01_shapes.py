@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -14,15 +16,26 @@ from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import untrained
 from scclip_core.pipeline import SCCLIP
-from scclip_core.prediction import palette
 from scclip_core.segmentation import upsample
-from scclip_lab.datasets.scenes import TEST, WORDS, Scene, evaluation_scene
+from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
-from scclip_lab.studies.drawing import map_rows, read_maps, show_image
+from scclip_lab.studies.drawing import (
+    GalleryRow,
+    draw_scene_gallery,
+    label_rows,
+    map_rows,
+    read_labels,
+    read_maps,
+    show_image,
+    word_colours,
+)
+from scclip_lab.studies.reading import patch_labels
 
 # The scene that the chapters look at: split, seed, index.
 SCENE = (TEST, 1, 0)
+# Of the first 40 scenes of the same set, that on which SC-CLIP gets fewest object pixels right.
+FAILURE = (TEST, 1, 25)
 # Row and column of the patch that is followed.
 PATCH = (8, 3)
 
@@ -30,6 +43,67 @@ PATCH = (8, 3)
 def example_scene() -> Scene:
     """The scene that the chapters look at."""
     return evaluation_scene(*SCENE)
+
+
+def both_scenes() -> dict[str, Scene]:
+    """The scene that the chapters look at, and one on which SC-CLIP fails, by their titles."""
+    return {"a success": evaluation_scene(*SCENE), "a failure": evaluation_scene(*FAILURE)}
+
+
+def compare_scenes(model: FrozenCLIP) -> pd.DataFrame:
+    """Both scenes' label maps, the truth first: title, method, line, labels of the line as text."""
+    rows = []
+    for title, scene in both_scenes().items():
+        maps = {"truth": torch.from_numpy(scene.labels)}
+        for method in ("vanilla", "values", "scclip"):
+            segmenter = make_method(method, model)
+            maps[method] = segmenter.segment(stack_images(model, [scene]), WORDS)[0]
+        rows += [(title, name, *line) for name, one in maps.items() for line in label_rows(one)]
+    return pd.DataFrame(rows, columns=["scene", "method", "line", "labels"])
+
+
+def weight_by_word(model: FrozenCLIP, scene: Scene, word: str) -> pd.DataFrame:
+    """Whom the patches of `word` are averaged with: a row for each matrix, a column for each word.
+
+    Each row of a matrix, the weights with which a patch reads all patches, is divided by its sum;
+    the table has the mean over the patches whose centre is `word`, summed over the patches of each
+    word of the scene. The first row is what equal weights would give, the last what the three give
+    one after another (without stage 5's own attention, which is half of it).
+    """
+    names = ["stage4.thresholded", "stage5.content_attention", "stage6.thresholded"]
+    _, cache = SCCLIP(model).run_with_cache(stack_images(model, [scene]), names)
+    labels = torch.from_numpy(patch_labels(scene).flatten())
+    own = labels == WORDS.index(word)
+    means = {name: matrix[0] / matrix[0].sum(-1, keepdim=True) for name, matrix in cache.items()}
+    first, second, third = (means[name] for name in names)  # [N, N] each
+    means = {"equal weights": torch.full_like(first, 1 / len(labels)), **means}
+    rows = {}
+    for name, matrix in {**means, "one after another": third @ second @ first}.items():
+        weights = matrix[own].mean(0)  # [N]
+        rows[name] = {w: float(weights[labels == WORDS.index(w)].sum()) for w in scene.words}
+    return pd.DataFrame(rows).T.rename_axis("weights").reset_index()
+
+
+def right_near_outlines(model: FrozenCLIP, reach: int = 8) -> pd.DataFrame:
+    """The share of pixels that SC-CLIP names right, near outlines and elsewhere, on both scenes.
+
+    Near means that a pixel with another label lies within `reach` pixels in a square around it.
+    The column "grid" is what the grid alone allows: every patch has the word of its centre, and its
+    one-hot logits are upsampled as stage 8 does.
+    """
+    rows = []
+    for title, scene in both_scenes().items():
+        truth = torch.from_numpy(scene.labels).long()
+        found = SCCLIP(model).segment(stack_images(model, [scene]), WORDS)[0]
+        patches = torch.from_numpy(patch_labels(scene)).long()
+        perfect = F.one_hot(patches, len(WORDS)).float()[None]  # [1, rows, cols, Q]
+        grid = upsample(perfect, truth.shape).argmax(1)[0]
+        values, window = truth.float()[None], (2 * reach + 1, 1, reach)
+        near = (F.max_pool2d(values, *window) != -F.max_pool2d(-values, *window))[0]
+        for where, part in (("near an outline", near), ("elsewhere", ~near)):
+            shares = (part, (found == truth)[part], (grid == truth)[part])
+            rows.append((title, where, *(float(share.float().mean()) for share in shares)))
+    return pd.DataFrame(rows, columns=["scene", "where", "pixels", "SC-CLIP", "grid"])
 
 
 def trace_scene(model: FrozenCLIP, scene: Scene) -> pd.DataFrame:
@@ -109,12 +183,18 @@ def nearest_words(
     return pd.DataFrame(rows, columns=["method", "word", "cosine", "true"])
 
 
-def logit_maps(model: FrozenCLIP, scene: Scene, words: tuple[str, ...]) -> pd.DataFrame:
-    """SC-CLIP's cosine with each word on the patch grid, as rows panel, row, col, value."""
-    segmenter = SCCLIP(model)
+def logit_maps(model: FrozenCLIP, scene: Scene) -> pd.DataFrame:
+    """SC-CLIP's cosine with words on the patch grid, as rows panel, row, col, value.
+
+    The words are those of the scene, and all others that are best at any pixel, so that the best
+    of them is the best of all 56 words.
+    """
+    segmenter, image = SCCLIP(model), stack_images(model, [scene])
     text = segmenter.embed_classes(WORDS)[1]
-    logits = segmenter.logits(stack_images(model, [scene]), text)[0]  # [rows, cols, Q]
-    return map_rows({word: logits[..., WORDS.index(word)] for word in words})
+    logits = segmenter.logits(image, text)  # [1, rows, cols, Q]
+    best = upsample(logits, image.shape[2:]).argmax(1).unique().tolist()
+    words = dict.fromkeys((*scene.words, *(WORDS[i] for i in best)))
+    return map_rows({word: logits[0, ..., WORDS.index(word)] for word in words})
 
 
 @figure("01_grid")
@@ -135,7 +215,7 @@ def draw_grid(table: pd.DataFrame) -> Figure:
         axes[1].axvline(place - 0.5, color="white", linewidth=0.8)
     corner = (col * patch - 0.5, row * patch - 0.5)
     # White around orange, so that the box is seen on any picture.
-    for colour, width in (("white", 7), ("#D55E00", 4)):
+    for colour, width in (("white", 6), ("#D55E00", 3)):
         for axis in axes[:2]:
             axis.add_patch(Rectangle(corner, patch, patch, fill=False, ec=colour, lw=width))
     axes[2].set(xlim=(col * patch - 0.5, (col + 1) * patch - 0.5))
@@ -163,27 +243,54 @@ def draw_nearest_words(table: pd.DataFrame) -> Figure:
 
 @figure("01_upsampling")
 def draw_upsampling(table: pd.DataFrame) -> Figure:
-    """Logit maps of words on the grid and at image size, and the best word of every pixel."""
-    maps, image = read_maps(table), example_scene().image
+    """Logit maps of words on the grid and at image size, then the best word of every pixel."""
+    maps, scene = read_maps(table), example_scene()
+    side = scene.labels.shape
     limits = {"vmin": table["value"].min(), "vmax": table["value"].max()}
     drawn, axes = plt.subplots(
-        2, len(maps) + 1, figsize=(2.7 * (len(maps) + 1), 5.6), layout="constrained"
+        2, len(maps) + 2, figsize=(2.4 * (len(maps) + 2), 5.2), layout="constrained"
     )
     large = []
-    for (word, values), (above, below) in zip(maps.items(), axes.T[1:], strict=True):
-        large.append(upsample(torch.tensor(values)[None, :, :, None], image.shape[:2])[0, 0])
+    for (word, values), (above, below) in zip(maps.items(), axes.T[1:-1], strict=True):
+        large.append(upsample(torch.tensor(values)[None, :, :, None], side)[0, 0])
         shown = above.imshow(values, **limits)
         below.imshow(large[-1], **limits)
-        above.set_title(word, fontsize=13)
-    best, colours = torch.stack(large).argmax(0).numpy(), palette(len(maps))
-    show_image(axes[0, 0], image, "the picture")
-    show_image(axes[1, 0], colours[best], "the best word")
+        above.set_title(word if word in scene.words else f"{word} (wrong)", fontsize=13)
+    places = [WORDS.index(word) for word in maps]
+    colours = word_colours([scene.labels], len(WORDS), N_OBJECTS)
+    best = np.array(places)[torch.stack(large).argmax(0).numpy()]
+    coarse = np.array(places)[np.stack(list(maps.values())).argmax(0)]
+    show_image(axes[0, 0], scene.image, "the picture")
+    axes[1, 0].axis("off")
+    for axis, labels in ((axes[0, -1], coarse), (axes[1, -1], best)):
+        axis.imshow(colours[labels])
+    axes[0, -1].set_title("largest of all", fontsize=13)
     axes[0, 1].set_ylabel("14 x 14", fontsize=13)
     axes[1, 1].set_ylabel("224 x 224", fontsize=13)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    drawn.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="cosine")
-    handles = [Patch(color=c / 255, label=word) for c, word in zip(colours, maps, strict=True)]
-    look: dict[str, Any] = {"ncols": len(maps), "frameon": False, "fontsize": 12}
-    drawn.legend(handles=handles, loc="outside lower left", **look)
+    drawn.colorbar(shown, ax=axes[:, 1:-1], location="bottom", fraction=0.04, label="cosine")
+    handles = [Patch(color=colours[i] / 255, label=w) for i, w in zip(places, maps, strict=True)]
+    look: dict[str, Any] = {"loc": "center", "frameon": False, "fontsize": 12}
+    axes[1, 0].legend(handles=handles, **look)
     return drawn
+
+
+@figure("01_scenes")
+def draw_scenes(table: pd.DataFrame) -> Figure:
+    """Both scenes with their truth and the label maps of three ways to read the patches."""
+    rows = []
+    for title, scene in both_scenes().items():
+        part = table[table["scene"] == title].groupby("method", sort=False)["labels"]
+        maps = {str(method): read_labels(lines) for method, lines in part}
+        truth = maps.pop("truth")
+        objects = truth < N_OBJECTS
+        captions, named = {}, {}
+        for method, labels in maps.items():
+            right, name = labels == truth, METHOD_NAMES[method]
+            named[name] = labels
+            captions[name] = (
+                f"objects {right[objects].mean():.0%}\nbackground {right[~objects].mean():.0%}"
+            )
+        rows.append(GalleryRow(title, scene.image, truth, named, captions))
+    return draw_scene_gallery(rows, WORDS, N_OBJECTS)

@@ -26,10 +26,12 @@ from scclip_lab.evaluation.metrics import mean_interval
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.evaluation.timing import compare, machine
 from scclip_lab.plots import error_bars
+from scclip_lab.studies import cases_anomaly as cases  # noqa: F401  registers its figures
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.ch03_similarity import layer_tokens
 from scclip_lab.studies.drawing import map_rows, read_maps, show_image
+from scclip_lab.studies.flags_anomaly import describe_anomalies
 
 # Pixels of a patch's side, patches of an image's side.
 PATCH, GRID = 16, 14
@@ -168,6 +170,22 @@ def detect_planted(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
+def describe_planted(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
+    """What the local outlier factor sees of planted anomalies: a row for each source.
+
+    The columns are those of `describe_anomalies`, on the mean over `count` test scenes.
+    """
+    rows = {}
+    for source in SOURCES:
+        found = []
+        for index in range(count):
+            rng = np.random.default_rng((TEST, seed, index))
+            scene, where = plant_anomalies(evaluation_scene(TEST, seed, index), source, rng)
+            found.append(describe_anomalies(penultimate_tokens(model, scene), where, K))
+        rows[source] = pd.DataFrame(found).mean()
+    return pd.DataFrame(rows).T.rename_axis("source").reset_index()
+
+
 def time_detectors(model: FrozenCLIP, repeats: int = 10) -> pd.DataFrame:
     """The time of each detector on one image's tokens, as a ratio to the local outlier factor's.
 
@@ -260,15 +278,16 @@ def draw_histogram(table: pd.DataFrame) -> Figure:
 
 @figure("02_detectors")
 def draw_detectors(table: pd.DataFrame) -> Figure:
-    """ROC AUC of every detector on every source, with error bars, against chance."""
+    """ROC AUC of every detector on every source, as bars that begin at chance, 0.5."""
     part = table[table["measure"] == "ROC AUC"]
     drawn, axis = plt.subplots(figsize=(11, 4.6))
     for i, (name, rows) in enumerate(part.groupby("detector", sort=False)):
-        place = np.arange(len(rows)) + 0.14 * (i - 2)
-        look: dict[str, Any] = {"markersize": 8, "capsize": 3, "label": str(name)}
-        axis.errorbar(place, rows["value"], error_bars(rows), fmt="o", **look)
-    axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1.5)
-    axis.annotate("chance", (len(SOURCES) - 0.6, 0.51), fontsize=11, color="0.3")
+        place = np.arange(len(rows)) + 0.16 * (i - 2)
+        look: dict[str, Any] = {"capsize": 3, "label": str(name), "bottom": 0.5}
+        axis.bar(place, rows["value"] - 0.5, 0.15, yerr=error_bars(rows), **look)
+    axis.axhline(0.5, color="0.2", linewidth=1.5)
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+    axis.annotate("chance", (1.01, 0.5), fontsize=11, color="0.3", **beside)
     axis.set_xticks(range(len(SOURCES)), SOURCES)
     axis.set(ylabel="ROC AUC", ylim=(0, 1.03))
     axis.legend(frameon=False, fontsize=11, bbox_to_anchor=(1, 1))

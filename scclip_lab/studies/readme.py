@@ -14,7 +14,7 @@ from scclip_lab.studies import METHOD_NAMES, ROOT, load_table
 from scclip_lab.studies.ch05_ablation import MODULES
 from scclip_lab.studies.tables import in_percent, row_where
 
-FILES = ("README.md", "README.zh.md", "data/mini/README.md")
+FILES = ("README.md", "README.zh.md", "data/mini/README.md", "data/mini/README.zh.md")
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 TIMED_MODELS = {"mini": "mini (bundled)", "ViT-B-16": "ViT-B/16 (random weights)"}
 CHINESE = {
@@ -42,7 +42,7 @@ CHINESE = {
     "as published": "与已发表的相同",
     "other": "另一种做法",
     "size, 500 x 333 for example": "尺寸，以 500 x 333 为例",
-    "512 x 336, rounded to the patch": "512 x 336，取图像块的整数倍",
+    "512 x 336, rounded to the patch": "512 x 336，取图块的整数倍",
     "interpolation": "插值",
     "bilinear, no antialiasing": "双线性，不抗锯齿",
     "bicubic with antialiasing": "双三次，抗锯齿",
@@ -58,6 +58,33 @@ CHINESE = {
     "positions, a whole square picture": "位置嵌入，整张正方形图片",
     "scale (size + 0.1) / trained size": "比例（边长 + 0.1）/ 训练边长",
     "scale size / trained size": "比例 边长 / 训练边长",
+    "module": "模块",
+    "anomaly repair": "异常修复",
+    "first aggregation": "第一次聚合",
+    "calibrated attention": "定制注意力",
+    "second aggregation": "第二次聚合",
+    "multi-level fusion": "多层级融合",
+    "class-token residual": "class token 残差",
+    "all modules": "全部模块",
+    "measured": "测量项",
+    "value": "数值",
+    "layer": "层",
+    "head": "头",
+    "cosine, same object": "余弦，同一物体",
+    "cosine, other object": "余弦，不同物体",
+    "cosine, object and background": "余弦，物体与背景",
+    "share above beta": "高于 beta 的比例",
+    "length, class token": "长度，class token",
+    "length, patch tokens": "长度，图块 token",
+    "longest patch token over the median": "最长的图块 token 与中位数之比",
+    "objects right, values of the layer": "物体正确率，该层的值",
+    "background right, values of the layer": "背景正确率，该层的值",
+    "entropy of attention": "注意力的熵",
+    "LOF, median": "LOF，中位数",
+    "LOF, 95 %": "LOF，95 %",
+    "LOF, 99 %": "LOF，99 %",
+    "LOF, largest": "LOF，最大值",
+    "LOF, share above 1.5": "LOF，高于 1.5 的比例",
 }
 Words = Callable[[str], str]
 

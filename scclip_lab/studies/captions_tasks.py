@@ -1,0 +1,124 @@
+"""What the figures of chapter 10 show, in sentences made of their own numbers."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.studies.tables import best_row, in_points, row_where
+
+MIDDLE = "layer 8"
+
+
+def _change(row: pd.Series, value: str = "value", low: str = "low", high: str = "high") -> str:
+    """A paired difference with its interval, in points: "-1.2 [-3.0, +0.4]"."""
+    return f"{in_points(row[value])} [{in_points(row[low])}, {in_points(row[high])}]"
+
+
+def _gain(table: pd.DataFrame, **where: object) -> str:
+    """The difference of a row to its base, with its interval."""
+    return _change(row_where(table, **where), "gain", "gain_low", "gain_high")
+
+
+def detection(table: pd.DataFrame) -> str:
+    """10_detection: SC-CLIP against the values at both overlaps, and what components cost."""
+    style = {"styles": "training", "method": "scclip"}
+    bound = row_where(table, measure="AP50", styles="training", method="true labels")
+    return (
+        "SC-CLIP minus the values in training styles:"
+        f" {_gain(table, measure='AP50', **style)} points of AP50,"
+        f" {_gain(table, measure='AP75', **style)} of AP75. Components of the true labels reach"
+        f" AP50 {100 * bound['value']:.1f} %."
+    )
+
+
+def by_example(table: pd.DataFrame) -> str:
+    """10_example: SC-CLIP and the middle layer against the values, for both kinds of target."""
+    parts = []
+    for style in table["styles"].unique():
+        where = {"measure": "IoU by example", "styles": style}
+        parts.append(
+            f"{style} style: SC-CLIP {_gain(table, method='scclip', **where)} points against the"
+            f" values, {MIDDLE} {_gain(table, method=MIDDLE, **where)}"
+        )
+    return f"IoU by example, {'; '.join(parts)}."
+
+
+def pck(table: pd.DataFrame) -> str:
+    """10_pck: the best layer for every change, and SC-CLIP."""
+    parts = []
+    for change, part in table.groupby("styles", sort=False):
+        best = best_row(part[part["method"].str.startswith("layer ")])
+        own = row_where(part, method="scclip")["value"]
+        parts.append(f"{change}: {best['method']}, {best['value']:.0%}, SC-CLIP {own:.0%}")
+    return f"Best layer. {'; '.join(parts)}."
+
+
+def points(table: pd.DataFrame) -> str:
+    """10_points: in how many different places the points of an object are found."""
+    parts = []
+    for name, group in table.groupby("method", sort=False):
+        places = sum(
+            len(pair[["to_row", "to_col"]].drop_duplicates()) for _, pair in group.groupby("change")
+        )
+        parts.append(f"{METHOD_NAMES.get(str(name), name)}: {places}")
+    return f"Different places at which {len(group)} points are found. {'; '.join(parts)}."
+
+
+def video(table: pd.DataFrame) -> str:
+    """10_video: J of the values, SC-CLIP and both layers, and of the true masks of patches."""
+    part = table[(table["measure"] == "J") & (table["styles"] == "training")]
+    bound = row_where(part, method="true masks of patches")["value"]
+    best = best_row(part[part["base"].eq("values") & ~part["method"].str.contains("mask|kept")])
+    return (
+        f"J in training styles: SC-CLIP {_gain(part, method='scclip')} points against the values,"
+        f" {MIDDLE} {_gain(part, method=MIDDLE)}; best features: {best['method']},"
+        f" {100 * best['value']:.1f} % of at most {100 * bound:.1f} % on this grid."
+    )
+
+
+def retrieval(table: pd.DataFrame) -> str:
+    """10_retrieval: pooled SC-CLIP against the class token of the box, and against the values."""
+    parts = []
+    measure = "text to region, average precision"
+    for style, part in table[table["measure"] == measure].groupby("styles", sort=False):
+        own, box, base = (
+            100 * row_where(part, method=name)["value"]
+            for name in ("scclip", "class token, box", "values")
+        )
+        parts.append(
+            f"{style} style: SC-CLIP {own:.1f} %, values {base:.1f} %, class token of the box"
+            f" {box:.1f} %"
+        )
+    return f"Average precision from text to region, {'; '.join(parts)}."
+
+
+def modules(table: pd.DataFrame) -> str:
+    """10_modules: the module that gains and the one that costs most in each task."""
+    parts = []
+    for task, part in table.groupby("task", sort=False):
+        best, worst = best_row(part), part.iloc[int(part["value"].to_numpy().argmin())]
+        parts.append(
+            f"{task}: most from {best['module']} ({in_points(best['value'])}), least from"
+            f" {worst['module']} ({in_points(worst['value'])})"
+        )
+    return f"Points that each module adds. {'; '.join(parts)}."
+
+
+def verdicts(table: pd.DataFrame) -> str:
+    """10_verdicts: how many comparisons got which verdict."""
+    counts = table["verdict"].value_counts(sort=False)
+    found = [f"{verdict}: {count}" for verdict, count in counts.items()]
+    return f"Of {len(table)} comparisons, {'; '.join(found)}."
+
+
+CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "10_detection": detection,
+    "10_example": by_example,
+    "10_pck": pck,
+    "10_points": points,
+    "10_video": video,
+    "10_retrieval": retrieval,
+    "10_modules": modules,
+    "10_verdicts": verdicts,
+}
