@@ -18,9 +18,11 @@ from scclip_lab.datasets.scenes import TEST, VALIDATION, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import GAINED, interval_and_gain, mean_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
 from scclip_lab.plots import error_bars
+from scclip_lab.studies import cases_attention as cases  # noqa: F401  registers its figures
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_maps, map_rows
+from scclip_lab.studies.places import draw_places
 from scclip_lab.studies.reading import patch_labels
 
 GRID = 14
@@ -107,10 +109,13 @@ def residual_sweep(
 
 @figure("04_maps")
 def draw_attention(table: pd.DataFrame) -> Figure:
-    """Where the crossed patch attends to, for each kind of attention but the identity."""
+    """Where the crossed patch attends to, for each kind of attention but the identity.
+
+    All panels have one colour scale.
+    """
     # All of its weight on one patch, 196 times an even share, would leave the others dark.
     shown = table[table["panel"] != "identity"]
-    label = "attention times the number of patches (1: an even share)"
+    label = "attention, 1 is an even share"
     return draw_maps(shown, example_scene().image, columns=4, label=label)
 
 
@@ -121,15 +126,21 @@ def draw_purity(table: pd.DataFrame) -> Figure:
     for axis, measure in zip(axes, ("entropy", "share on the same label"), strict=True):
         part = table[table["measure"] == measure]
         for i, (head, rows) in enumerate(part.groupby("head")):
-            place, error = np.arange(len(rows)) + 0.36 * (i - 0.5), error_bars(rows)
-            axis.barh(place, rows["value"], 0.34, xerr=error, capsize=2, label=f"head {head}")
+            place, error = np.arange(len(rows)) + 0.27 * (i - 1), error_bars(rows)
+            axis.barh(place, rows["value"], 0.26, xerr=error, capsize=2, label=f"head {head}")
         axis.set_yticks(range(len(KINDS)), part["kind"].unique())
         axis.invert_yaxis()
         axis.set(xlabel="entropy of a row (nats)" if measure == "entropy" else measure)
-    axes[0].legend(frameon=False, fontsize=11, loc="lower right")
+    axes[1].legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
+
+
+@figure("04_where")
+def draw_where(table: pd.DataFrame) -> Figure:
+    """What the calibrated attention alone changes, by the kind of place and the style."""
+    return draw_places(table)
 
 
 @figure("04_residual")
