@@ -41,7 +41,7 @@ def kept(table: pd.DataFrame) -> str:
 
 def averaging_limits(table: pd.DataFrame) -> str:
     """03_limits: what is left of errors, and the words right at the article's beta."""
-    lines = table.set_index(["part", "x", "line"])["value"]
+    lines = table.set_index(["part", "x", "line"])["value"].sort_index()
     count = lines["neighbours"].index.get_level_values("x").max()
     left, right = lines["neighbours", count], lines["beta", 0.4]
     return (

@@ -274,6 +274,7 @@ def draw_smoothing(table: pd.DataFrame) -> Figure:
         axis.set_xscale("symlog", base=4, linthresh=1)
         axis.set_xticks(table["steps"], table["steps"].astype(str))
         axis.minorticks_off()
+        axis.set_xlim(-0.3, 1.3 * table["steps"].max())
         axis.set_xlabel("aggregation steps")
         axis.legend(frameon=False, fontsize=11)
     sns.despine(drawn)
