@@ -166,8 +166,8 @@ COLOURS = palette(len(NAMES))
 
 def show_words(axis: Axes, labels: np.ndarray, truth: np.ndarray, title: str = "") -> None:
     """A map of words [14, 14]; wrong ones are hatched, and the share that is right is below."""
-    large = (values.astype(int).repeat(16, 0).repeat(16, 1) for values in (labels, truth))
-    axis.imshow(paint_labels(*large, COLOURS))
+    read, true = (values.astype(int).repeat(16, 0).repeat(16, 1) for values in (labels, truth))
+    axis.imshow(paint_labels(read, true, COLOURS))
     axis.set_title(title, fontsize=12)
     objects = truth != GROUND
     right = [(labels == truth)[part].mean() for part in (objects, ~objects)]

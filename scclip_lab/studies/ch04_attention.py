@@ -14,7 +14,14 @@ from scclip_core.attention import content_attention, self_attention_weights
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
-from scclip_lab.datasets.scenes import TEST, VALIDATION, Scene, evaluation_scene
+from scclip_lab.datasets.scenes import (
+    N_OBJECTS,
+    TEST,
+    VALIDATION,
+    WORDS,
+    Scene,
+    evaluation_scene,
+)
 from scclip_lab.evaluation.metrics import GAINED, interval_and_gain, mean_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
 from scclip_lab.plots import error_bars
@@ -105,6 +112,49 @@ def residual_sweep(
             scored = interval_and_gain(counts, counted["0.3"], measure, seed)
             rows.append((float(weight), name, *scored, count, seed))
     return pd.DataFrame(rows, columns=["res_cls", "measure", *GAINED, "scenes", "seed"])
+
+
+# Kinds of wrong pixels, in the order of `wrong_pixels`.
+WRONG = (
+    "background read as an object",
+    "object read as the background",
+    "object read as another object",
+    "read as a word that is not in the scene",
+)
+
+
+def wrong_pixels(labels: np.ndarray, scene: Scene) -> list[float]:
+    """The shares of all pixels that are wrong in the ways of `WRONG`, labels [H, W]."""
+    absent = ~np.isin(labels, [WORDS.index(word) for word in scene.words])
+    true_object, read_object = scene.labels < N_OBJECTS, labels < N_OBJECTS
+    kinds = (
+        ~true_object & read_object & ~absent,
+        true_object & ~read_object & ~absent,
+        true_object & read_object & (labels != scene.labels) & ~absent,
+        absent,
+    )
+    return [float(kind.mean()) for kind in kinds]
+
+
+def residual_errors(
+    model: FrozenCLIP, count: int, weights: tuple[float, ...] = (0, 0.3, 1.0), seed: int = 2
+) -> pd.DataFrame:
+    """Which errors are made at some weights `res_cls`, on `count` validation scenes.
+
+    Returns rows res_cls, error, value, low, high, scenes, seed; values are shares of all pixels.
+    """
+    rows = []
+    for weight in weights:
+        segmenter = SCCLIP(model, replace(SCCLIPConfig(), res_cls=float(weight)))
+        found = []
+        for index in range(count):
+            scene = evaluation_scene(VALIDATION, seed, index)
+            labels = segmenter.segment(stack_images(model, [scene]), WORDS)[0].numpy()
+            found.append(wrong_pixels(labels, scene))
+        for kind, values in zip(WRONG, np.array(found).T, strict=True):
+            rows.append((weight, kind, *mean_interval(values, seed), count, seed))
+    columns = ["res_cls", "error", "value", "low", "high", "scenes", "seed"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @figure("04_maps")

@@ -142,8 +142,8 @@ def draw_places(table: pd.DataFrame) -> Figure:
         names = {"gain": "value", "gain_low": "low", "gain_high": "high"}
         gains = 100 * rows[list(names)].rename(columns=names)
         place = np.arange(len(PLACES)) + 0.38 * (i - 0.5)
-        look = {"capsize": 4, "label": f"{style} style"}
-        axis.barh(place, gains["value"], 0.36, xerr=error_bars(gains), **look)
+        error, label = error_bars(gains), f"{style} style"
+        axis.barh(place, gains["value"], 0.36, xerr=error, capsize=4, label=label)
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_yticks(range(len(PLACES)), PLACES)
     axis.set_ylim(len(PLACES) - 0.4, -0.6)
