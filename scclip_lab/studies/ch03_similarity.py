@@ -37,6 +37,8 @@ from scclip_lab.studies.drawing import (
 from scclip_lab.studies.places import cut_patches, draw_places
 from scclip_lab.studies.reading import label_map, patch_labels
 from scclip_lab.studies.reasons import symmetric_aggregate
+from scclip_lab.studies.tables import in_percent
+from scclip_lab.studies.verdicts import paired_gain
 
 GRID = 14
 BETAS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -201,6 +203,15 @@ def over_smoothing(
         row |= dict(zip(PAIRS, np.mean(cosines[p], 0).tolist(), strict=True))
         rows.append(row | {"scenes": count, "seed": seed})
     return pd.DataFrame(rows)
+
+
+def smoothing_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """The paired gains that `over_smoothing` found, in points with intervals, as text."""
+    gains = {"mIoU": [in_percent(paired_gain(row)) for _, row in table.iterrows()]}
+    for name in ("objects right", "background right"):
+        part = table[[f"{name}, {end}" for end in ENDS]].set_axis(["value", "low", "high"], axis=1)
+        gains[name] = [in_percent(row) for _, row in part.iterrows()]
+    return pd.DataFrame(gains, index=pd.Index(table["steps"], name="steps"))
 
 
 @figure("03_matrices")
