@@ -1,6 +1,7 @@
 """Chapter 4: content attention, self-attention, their mix, and the class-token residual."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_maps, map_rows
 from scclip_lab.studies.places import draw_places
-from scclip_lab.studies.reading import patch_labels
+from scclip_lab.studies.reading import label_map, patch_labels
 
 GRID = 14
 KINDS = ("content", "content, not masked", "mix", "qk", "kk", "qq", "identity")
@@ -136,24 +137,45 @@ def wrong_pixels(labels: np.ndarray, scene: Scene) -> list[float]:
     return [float(kind.mean()) for kind in kinds]
 
 
-def residual_errors(
-    model: FrozenCLIP, count: int, weights: tuple[float, ...] = (0, 0.3, 1.0), seed: int = 2
-) -> pd.DataFrame:
-    """Which errors are made at some weights `res_cls`, on `count` validation scenes.
+# Where the class token is added in `residual_errors`: name -> the tensors that it is added to.
+BRANCHES = {
+    "neither": (),
+    "main branch": ("stage5.class_residual",),
+    "auxiliary branch": ("stage7.class_residual",),
+    "both": ("stage5.class_residual", "stage7.class_residual"),
+}
 
-    Returns rows res_cls, error, value, low, high, scenes, seed; values are shares of all pixels.
+
+def residual_errors(
+    model: FrozenCLIP, count: int, weight: float = 1.0, seed: int = 2
+) -> pd.DataFrame:
+    """Which errors are made if the class token is added to one branch, to both or to neither.
+
+    It is each branch's own class token, times `weight`. Returns rows branch, error, value, low,
+    high, scenes, seed; values are shares of all pixels of `count` validation scenes.
     """
+    # Nothing is added but by hooks.
+    segmenter = SCCLIP(model, replace(SCCLIPConfig(), res_cls=0.0))
+    names = [f"blocks.{model.depth - 2}.hook_resid_post", "stage7.summed_layers"]
+    found: dict[str, list[list[float]]] = {branch: [] for branch in BRANCHES}
+    for index in range(count):
+        scene = evaluation_scene(VALIDATION, seed, index)
+        images = stack_images(model, [scene])
+        _, cache = segmenter.run_with_cache(images, names)
+        stages = ("stage5.class_residual", "stage7.class_residual")
+        added = {
+            stage: partial(torch.add, weight * cache[name][:, :1])
+            for stage, name in zip(stages, names, strict=True)
+        }
+        for branch, where in BRANCHES.items():
+            features = segmenter.run_with_hooks(images, {stage: added[stage] for stage in where})
+            labels = label_map(segmenter, features, len(scene.labels)).numpy()
+            found[branch].append(wrong_pixels(labels, scene))
     rows = []
-    for weight in weights:
-        segmenter = SCCLIP(model, replace(SCCLIPConfig(), res_cls=float(weight)))
-        found = []
-        for index in range(count):
-            scene = evaluation_scene(VALIDATION, seed, index)
-            labels = segmenter.segment(stack_images(model, [scene]), WORDS)[0].numpy()
-            found.append(wrong_pixels(labels, scene))
-        for kind, values in zip(WRONG, np.array(found).T, strict=True):
-            rows.append((weight, kind, *mean_interval(values, seed), count, seed))
-    columns = ["res_cls", "error", "value", "low", "high", "scenes", "seed"]
+    for branch, values in found.items():
+        for kind, shares in zip(WRONG, np.array(values).T, strict=True):
+            rows.append((branch, kind, *mean_interval(shares, seed), count, seed))
+    columns = ["branch", "error", "value", "low", "high", "scenes", "seed"]
     return pd.DataFrame(rows, columns=columns)
 
 
