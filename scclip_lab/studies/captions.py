@@ -68,14 +68,51 @@ def kept(table: pd.DataFrame) -> str:
     return f"beta = 0.4 keeps {' and '.join(shares)}."
 
 
+def averaging_limits(table: pd.DataFrame) -> str:
+    """03_limits: what is left of errors, and the words right at the article's beta."""
+    lines = table.set_index(["part", "x", "line"])["value"].sort_index()
+    count = lines["neighbours"].index.get_level_values("x").max()
+    left, right = lines["neighbours", count], lines["beta", 0.4]
+    return (
+        f"Averaging {count:.0f} like tokens leaves {left['own errors']:.0%} of errors of their own"
+        f" and {left['all shared']:.0%} of an error that all share. At"
+        f" beta = 0.4, {right['disc']:.0%} of the disc and {right['bar']:.0%} of the bar are right."
+    )
+
+
+def places(table: pd.DataFrame) -> str:
+    """03_where and 04_where: where most is gained and most is lost, by style."""
+    found = []
+    for style, rows in table.groupby("styles", sort=False):
+        gains = rows.set_index("place")["gain"]
+        found.append(
+            f"{style} style: most at {gains.idxmax()}, {in_points(gains.max())} points, least at"
+            f" {gains.idxmin()}, {in_points(gains.min())}"
+        )
+    return f"{'; '.join(found)}.".capitalize()
+
+
 def smoothing(table: pd.DataFrame) -> str:
     """03_smoothing: the gain of one step and of all steps."""
-    first, last = table.iloc[1], table.iloc[-1]
+    one, last = row_where(table, steps=1), table.iloc[-1]
     return (
-        f"One step changes mIoU by {in_points(first['gain'])} points, {last['steps']:.0f} steps by"
-        f" {in_points(last['gain'])}; the mean similarity grows from"
-        f" {table['mean similarity'].iloc[0]:.2f} to {last['mean similarity']:.2f}."
+        f"One step changes mIoU by {in_points(one['gain'])} points"
+        f" [{in_points(one['gain_low'])}, {in_points(one['gain_high'])}], {last['steps']:.0f} steps"
+        f" by {in_points(last['gain'])} [{in_points(last['gain_low'])},"
+        f" {in_points(last['gain_high'])}]; the mean cosine of patches with different labels goes"
+        f" from {table['different labels'].iloc[0]:.2f} to {last['different labels']:.2f}."
     )
+
+
+def likeness(table: pd.DataFrame) -> str:
+    """04_likeness: object patches right where the objects differ in content and where not."""
+    right = table.set_index(["kind", "cosine"])["value"]
+    ends = table["cosine"].min(), table["cosine"].max()
+    found = [
+        f"{kind} {right[kind, ends[0]]:.0%} and {right[kind, ends[1]]:.0%}"
+        for kind in ("content", "mix", "qk", "itself")
+    ]
+    return f"Right at cosine {ends[0]:g} and at {ends[1]:g}: {', '.join(found)}."
 
 
 def purity(table: pd.DataFrame) -> str:
@@ -89,12 +126,14 @@ def purity(table: pd.DataFrame) -> str:
 
 
 def residual(table: pd.DataFrame) -> str:
-    """04_residual: the change of mIoU at both ends of the sweep."""
-    part = table[table["measure"] == "mIoU"].set_index("res_cls")["gain"]
-    return (
-        f"Against the article's 0.3, mIoU changes by {in_points(part[0.0])} points at 0"
-        f" and by {in_points(part[1.0])} at 1."
-    )
+    """04_residual: the changes at both ends of the sweep."""
+    gains = table.set_index(["measure", "res_cls"])["gain"]
+    found = [
+        f"{measure} changes by {in_points(gains[measure, 0.0])} points at 0 and by"
+        f" {in_points(gains[measure, 1.0])} at 1"
+        for measure in table["measure"].unique()
+    ]
+    return f"Against the article's 0.3, {'; '.join(found)}."
 
 
 def modules(table: pd.DataFrame) -> str:
@@ -256,7 +295,11 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "02_limits": outlier_limits,
     "02_flags": flags,
     "03_kept": kept,
+    "03_limits": averaging_limits,
+    "03_where": places,
     "03_smoothing": smoothing,
+    "04_likeness": likeness,
+    "04_where": places,
     "04_purity": purity,
     "04_residual": residual,
     "05_modules": modules,

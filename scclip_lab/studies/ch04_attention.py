@@ -1,6 +1,7 @@
 """Chapter 4: content attention, self-attention, their mix, and the class-token residual."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,23 @@ from scclip_core.attention import content_attention, self_attention_weights
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
-from scclip_lab.datasets.scenes import TEST, VALIDATION, Scene, evaluation_scene
+from scclip_lab.datasets.scenes import (
+    N_OBJECTS,
+    TEST,
+    VALIDATION,
+    WORDS,
+    Scene,
+    evaluation_scene,
+)
 from scclip_lab.evaluation.metrics import GAINED, interval_and_gain, mean_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
 from scclip_lab.plots import error_bars
+from scclip_lab.studies import cases_attention as cases  # noqa: F401  registers its figures
 from scclip_lab.studies import figure
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_maps, map_rows
-from scclip_lab.studies.reading import patch_labels
+from scclip_lab.studies.places import draw_places
+from scclip_lab.studies.reading import label_map, patch_labels
 
 GRID = 14
 KINDS = ("content", "content, not masked", "mix", "qk", "kk", "qq", "identity")
@@ -105,12 +115,79 @@ def residual_sweep(
     return pd.DataFrame(rows, columns=["res_cls", "measure", *GAINED, "scenes", "seed"])
 
 
+# Kinds of wrong pixels, in the order of `wrong_pixels`.
+WRONG = (
+    "background read as an object",
+    "object read as the background",
+    "object read as another object",
+    "read as a word that is not in the scene",
+)
+
+
+def wrong_pixels(labels: np.ndarray, scene: Scene) -> list[float]:
+    """The shares of all pixels that are wrong in the ways of `WRONG`, labels [H, W]."""
+    absent = ~np.isin(labels, [WORDS.index(word) for word in scene.words])
+    true_object, read_object = scene.labels < N_OBJECTS, labels < N_OBJECTS
+    kinds = (
+        ~true_object & read_object & ~absent,
+        true_object & ~read_object & ~absent,
+        true_object & read_object & (labels != scene.labels) & ~absent,
+        absent,
+    )
+    return [float(kind.mean()) for kind in kinds]
+
+
+# Where the class token is added in `residual_errors`: name -> the tensors that it is added to.
+BRANCHES = {
+    "neither": (),
+    "main branch": ("stage5.class_residual",),
+    "auxiliary branch": ("stage7.class_residual",),
+    "both": ("stage5.class_residual", "stage7.class_residual"),
+}
+
+
+def residual_errors(
+    model: FrozenCLIP, count: int, weight: float = 1.0, seed: int = 2
+) -> pd.DataFrame:
+    """Which errors are made if the class token is added to one branch, to both or to neither.
+
+    It is each branch's own class token, times `weight`. Returns rows branch, error, value, low,
+    high, scenes, seed; values are shares of all pixels of `count` validation scenes.
+    """
+    # Nothing is added but by hooks.
+    segmenter = SCCLIP(model, replace(SCCLIPConfig(), res_cls=0.0))
+    names = [f"blocks.{model.depth - 2}.hook_resid_post", "stage7.summed_layers"]
+    found: dict[str, list[list[float]]] = {branch: [] for branch in BRANCHES}
+    for index in range(count):
+        scene = evaluation_scene(VALIDATION, seed, index)
+        images = stack_images(model, [scene])
+        _, cache = segmenter.run_with_cache(images, names)
+        stages = ("stage5.class_residual", "stage7.class_residual")
+        added = {
+            stage: partial(torch.add, weight * cache[name][:, :1])
+            for stage, name in zip(stages, names, strict=True)
+        }
+        for branch, where in BRANCHES.items():
+            features = segmenter.run_with_hooks(images, {stage: added[stage] for stage in where})
+            labels = label_map(segmenter, features, len(scene.labels)).numpy()
+            found[branch].append(wrong_pixels(labels, scene))
+    rows = []
+    for branch, values in found.items():
+        for kind, shares in zip(WRONG, np.array(values).T, strict=True):
+            rows.append((branch, kind, *mean_interval(shares, seed), count, seed))
+    columns = ["branch", "error", "value", "low", "high", "scenes", "seed"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 @figure("04_maps")
 def draw_attention(table: pd.DataFrame) -> Figure:
-    """Where the crossed patch attends to, for each kind of attention but the identity."""
+    """Where the crossed patch attends to, for each kind of attention but the identity.
+
+    All panels have one colour scale.
+    """
     # All of its weight on one patch, 196 times an even share, would leave the others dark.
     shown = table[table["panel"] != "identity"]
-    label = "attention times the number of patches (1: an even share)"
+    label = "attention, 1 is an even share"
     return draw_maps(shown, example_scene().image, columns=4, label=label)
 
 
@@ -121,15 +198,21 @@ def draw_purity(table: pd.DataFrame) -> Figure:
     for axis, measure in zip(axes, ("entropy", "share on the same label"), strict=True):
         part = table[table["measure"] == measure]
         for i, (head, rows) in enumerate(part.groupby("head")):
-            place, error = np.arange(len(rows)) + 0.36 * (i - 0.5), error_bars(rows)
-            axis.barh(place, rows["value"], 0.34, xerr=error, capsize=2, label=f"head {head}")
+            place, error = np.arange(len(rows)) + 0.27 * (i - 1), error_bars(rows)
+            axis.barh(place, rows["value"], 0.26, xerr=error, capsize=2, label=f"head {head}")
         axis.set_yticks(range(len(KINDS)), part["kind"].unique())
         axis.invert_yaxis()
         axis.set(xlabel="entropy of a row (nats)" if measure == "entropy" else measure)
-    axes[0].legend(frameon=False, fontsize=11, loc="lower right")
+    axes[1].legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn
+
+
+@figure("04_where")
+def draw_where(table: pd.DataFrame) -> Figure:
+    """What the calibrated attention alone changes, by the kind of place and the style."""
+    return draw_places(table)
 
 
 @figure("04_residual")
