@@ -153,7 +153,9 @@ def draw_points(table: pd.DataFrame) -> Figure:
         for axis, name in zip(line, names, strict=True):
             where = (table["index"] == index) & (table["change"] == change)
             part = table[where & (table["method"] == name)]
-            _show(axis, both, f"{NAMES[name]}: {part['right'].mean():.0%} right")
+            places = len(part[["to_row", "to_col"]].drop_duplicates())
+            right = f"{part['right'].mean():.0%} of {len(part)} right"
+            _show(axis, both, f"{NAMES[name]}: {right}, {places} places")
             for match in part.itertuples():
                 colour = RIGHT if match.right else WRONG
                 ends = [match.col, match.to_col + source.images.shape[2]], [match.row, match.to_row]
