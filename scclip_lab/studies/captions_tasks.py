@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies import METHOD_NAMES
 from scclip_lab.studies.tables import best_row, in_points, row_where
 
 MIDDLE = "layer 8"
@@ -54,17 +53,6 @@ def pck(table: pd.DataFrame) -> str:
     return f"Best layer. {'; '.join(parts)}."
 
 
-def points(table: pd.DataFrame) -> str:
-    """10_points: in how many different places the points of an object are found."""
-    parts = []
-    for name, group in table.groupby("method", sort=False):
-        places = sum(
-            len(pair[["to_row", "to_col"]].drop_duplicates()) for _, pair in group.groupby("change")
-        )
-        parts.append(f"{METHOD_NAMES.get(str(name), name)}: {places}")
-    return f"Different places at which {len(group)} points are found. {'; '.join(parts)}."
-
-
 def video(table: pd.DataFrame) -> str:
     """10_video: J of the values, SC-CLIP and both layers, and of the true masks of patches."""
     part = table[(table["measure"] == "J") & (table["styles"] == "training")]
@@ -106,17 +94,20 @@ def modules(table: pd.DataFrame) -> str:
 
 
 def verdicts(table: pd.DataFrame) -> str:
-    """10_verdicts: how many comparisons got which verdict."""
+    """10_verdicts: how many comparisons got which verdict, and the largest difference."""
     counts = table["verdict"].value_counts(sort=False)
     found = [f"{verdict}: {count}" for verdict, count in counts.items()]
-    return f"Of {len(table)} comparisons, {'; '.join(found)}."
+    largest = table.iloc[int(table["value"].abs().to_numpy().argmax())]
+    return (
+        f"Of {len(table)} comparisons, {'; '.join(found)}. The largest difference:"
+        f" {largest['task']}, {largest['styles']}, {_change(largest)} points."
+    )
 
 
 CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "10_detection": detection,
     "10_example": by_example,
     "10_pck": pck,
-    "10_points": points,
     "10_video": video,
     "10_retrieval": retrieval,
     "10_modules": modules,
