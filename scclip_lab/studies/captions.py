@@ -10,6 +10,9 @@ import pandas as pd
 from scclip_lab.studies import METHOD_NAMES
 from scclip_lab.studies.tables import best_row, fit_exponents, in_points, row_where
 
+# How captions call the groups of styles.
+STYLES_TOLD = (("training", "Training styles"), ("held-out", "Style never seen"))
+
 
 def histogram(table: pd.DataFrame) -> str:
     """02_histogram: how many patches are flagged, and above which score."""
@@ -69,16 +72,59 @@ def residual(table: pd.DataFrame) -> str:
 
 
 def modules(table: pd.DataFrame) -> str:
-    """05_modules: the module that gains most, and all modules together."""
-    added = table[(table["measure"] == "mIoU") & (table["ablation"] == "added")]
-    best = best_row(added)
-    totals = table[table["ablation"] == "total"].set_index("measure")["value"]
-    return (
-        f"Added in order, {best['module'].replace('_', ' ')} gains most mIoU,"
-        f" {in_points(best['value'])} points. All modules: {in_points(totals['mIoU'])} points of"
-        f" mIoU; {in_points(totals['objects right'])} of object pixels,"
-        f" {in_points(totals['background right'])} of background pixels."
-    )
+    """05_modules: the module that gains most, and all modules, in both groups of styles."""
+    found = []
+    for style, name in STYLES_TOLD:
+        part = table[table["styles"] == style]
+        best = best_row(part[(part["measure"] == "mIoU") & (part["ablation"] == "added")])
+        totals = part[part["ablation"] == "total"].set_index("measure")["value"]
+        found.append(
+            f"{name}: added in order, {best['module'].replace('_', ' ')} gains most mIoU,"
+            f" {in_points(best['value'])} points; all modules {in_points(totals['mIoU'])} of mIoU,"
+            f" {in_points(totals['objects right'])} of object pixels,"
+            f" {in_points(totals['background right'])} of background pixels."
+        )
+    return " ".join(found)
+
+
+def interactions(table: pd.DataFrame) -> str:
+    """05_interaction: the pairs that help each other most and least, in both groups of styles."""
+    found = []
+    for style, name in STYLES_TOLD:
+        part = table[(table["measure"] == "mIoU") & (table["styles"] == style)]
+        ordered = part.sort_values("value")
+        told = [
+            f"{in_points(row['value'])} points for {row['first']} with {row['second']}"
+            for row in (ordered.iloc[0], ordered.iloc[-1])
+        ]
+        found.append(f"{name}: from {' to '.join(told)}.".replace("_", " "))
+    return " ".join(found)
+
+
+def errors(table: pd.DataFrame) -> str:
+    """05_errors: the share of wrong object pixels with no module and with all, by what they are."""
+    found = []
+    for style, name in STYLES_TOLD:
+        part = table[(table["styles"] == style) & (table["pixels"] == "object pixels")]
+        mixed = part[part["taken for"] == "another object of the scene"].set_index("method")
+        absent = part[part["taken for"] == "an absent word"].set_index("method")
+        before, after = "values (no module)", "SC-CLIP"
+        found.append(
+            f"{name}: another object of the scene {mixed['value'][before]:.1%} with the values,"
+            f" {mixed['value'][after]:.1%} with SC-CLIP; an absent word"
+            f" {absent['value'][before]:.1%} and {absent['value'][after]:.1%} of object pixels."
+        )
+    return " ".join(found)
+
+
+def fusion_limits(table: pd.DataFrame) -> str:
+    """05_limits: what fusion saves and costs where one branch is wrong altogether."""
+    found = []
+    for part, name in (("last", "layer 10"), ("sum", "the sum")):
+        rows = table[(table["part"] == part) & (table["x"] == 1)].set_index("branch")["value"]
+        main, _, both = rows
+        found.append(f"{name} wholly exchanged: main branch {main:.0%}, both branches {both:.0%}")
+    return f"Exchanged patches right, {'; '.join(found)}."
 
 
 def sweeps(table: pd.DataFrame) -> str:
@@ -215,6 +261,9 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "04_purity": purity,
     "04_residual": residual,
     "05_modules": modules,
+    "05_interaction": interactions,
+    "05_errors": errors,
+    "05_limits": fusion_limits,
     "05_sweeps": sweeps,
     "05_winner": chosen_settings,
     "06_prompts": prompts,
