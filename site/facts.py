@@ -108,11 +108,11 @@ def score(language: str, method: str, measure: str, styles: str = "training") ->
 
 @fact
 def modules(language: str, ablation: str = "added") -> str:
-    """The gain of each module with its interval, beside the gain that the article claims."""
+    """The gain of each module in the training styles, beside the gain that the article claims."""
     studies = import_module("scclip_lab.studies")
     chapter = import_module("scclip_lab.studies.ch05_ablation")
     tables = import_module("scclip_lab.studies.tables")
-    stored = studies.load_table("05_modules")
+    stored = studies.load_table("05_modules").query("styles == 'training'")
     measures = ("mIoU", "objects right", "background right")
     names = [(ablation, key, title) for key, title in chapter.MODULES.items()]
     rows = []
@@ -129,14 +129,15 @@ def modules(language: str, ablation: str = "added") -> str:
 
 @fact
 def signs(language: str) -> str:
-    """Which modules gain and which lose, by every measure, as a list.
+    """Which modules gain and which lose in the training styles, by every measure, as a list.
 
     A module gains where all three intervals (alone, added, left out) lie above zero, and loses
     where all three lie below.
     """
     studies = import_module("scclip_lab.studies")
     chapter = import_module("scclip_lab.studies.ch05_ablation")
-    stored, words = studies.load_table("05_modules"), LANGUAGE_WORDS[language]
+    stored = studies.load_table("05_modules").query("styles == 'training'")
+    words = LANGUAGE_WORDS[language]
     told = {
         "en": ("gain: ", "Lose: ", "none", ", ", " ", ". ", "."),
         "zh": ("增益：", "损失：", "无", "、", "，", "；", "。"),
@@ -158,9 +159,9 @@ def signs(language: str) -> str:
 
 @fact
 def sums(language: str, measure: str = "mIoU") -> str:
-    """The sums of gains against the total, by how the gains are measured, in points."""
+    """The sums of gains against the total in the training styles, in points."""
     studies = import_module("scclip_lab.studies")
-    stored = studies.load_table("05_overlap")
+    stored = studies.load_table("05_overlap").query("styles == 'training'")
     rows = [
         [str(row["whose"]), f"{row['sum of gains']:+.1f}", f"{row['total gain']:+.1f}"]
         for _, row in stored[stored["measure"] == measure].iterrows()
@@ -183,7 +184,7 @@ def claims(language: str, *sections: str) -> str:
 def verdicts(language: str) -> str:
     """How many claims got which verdict (English in all languages)."""
     ledger = import_module("scclip_lab.studies.ch08_claims").ledger()
-    return str(import_module("scclip_lab.studies.captions").ledger(ledger))
+    return str(import_module("scclip_lab.studies.captions_results").ledger(ledger))
 
 
 @fact

@@ -58,9 +58,16 @@ def test_similarities_know_the_labels_and_flags_have_one_number(table):
 def test_a_value_is_judged_against_its_bound(table):
     frame = table.reset_index()
     frame.loc[0, ["what", "value", "low", "high"]] = "auc", 0.6, 0.55, 0.65
-    assert rules_mechanism.above_zero("auc", 0.5)(frame)[1] == verdicts.HOLDS
-    assert rules_mechanism.above_zero("auc", 0.7)(frame)[1] == verdicts.FAILS
-    assert rules_mechanism.below_zero("auc")(frame)[1] == verdicts.FAILS
+    for direction, bound, verdict in (
+        ("above", 0.5, verdicts.HOLDS),
+        ("above", 0.7, verdicts.FAILS),
+        ("above", 0.6, verdicts.UNDECIDED),
+        ("below", 0.7, verdicts.HOLDS),
+        ("below", 0, verdicts.FAILS),
+    ):
+        assert rules_mechanism.lies(direction, bound, what="auc")(frame)[1] == verdict
+    with pytest.raises(ValueError, match="direction must be above or below, got 'over'"):
+        rules_mechanism.lies("over", 0, what="auc")
 
 
 def test_a_verdict_has_the_colour_of_its_kind():

@@ -21,26 +21,34 @@ CLAIMS = (*MECHANISM, *RESULTS)
 
 
 def ledger(sources: str = "*") -> pd.DataFrame:
-    """A row for each claim: verdict, claim, result, tested by, section, numbers.
+    """A row for each claim: verdict, claim, result, published, tested by, section, numbers.
 
-    `sources` chooses the claims by the stored table that they read, such as "03_*".
+    `sources` chooses the claims by the stored table that they read, such as "03_*". The column
+    `published` has what is told elsewhere of the same number, and who tells it.
     """
     rows = []
     for claim in CLAIMS:
         if fnmatchcase(claim.source, sources):
             result, verdict = claim.judge(load_table(claim.source))
             source = f"figures/{claim.source}.csv"
-            rows.append((verdict, claim.text, result, claim.test, claim.section, source))
-    columns = ["verdict", "claim", "result", "tested by", "section", "numbers"]
+            told = (claim.published(), claim.test, claim.section, source)
+            rows.append((verdict, claim.text, result, *told))
+    columns = ["verdict", "claim", "result", "published", "tested by", "section", "numbers"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def show_claims(sources: str = "*") -> Styler:
-    """The ledger as a chapter shows it, verdicts in colour."""
-    table = ledger(sources).drop(columns="numbers").style.hide(axis="index")
-    table = table.map(verdict_style, subset=["verdict"])
+    """The ledger as a chapter shows it; `published` is left out where it is empty."""
+    table = ledger(sources).drop(columns="numbers")
+    if not table["published"].any():
+        table = table.drop(columns="published")
     look: dict[str, Any] = {"text-align": "left"}
-    return table.set_properties(**look).set_uuid("claims")
+    shown = table.style.hide(axis="index").map(verdict_style, subset=["verdict"])
+    shown = shown.set_properties(**look)
+    if "published" in table:
+        narrow: dict[str, Any] = {"max-width": "8em", "font-size": "90%"}
+        shown = shown.set_properties(subset=["published"], **narrow)
+    return shown.set_uuid("claims")
 
 
 COLOURS = {

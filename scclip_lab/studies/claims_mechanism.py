@@ -3,6 +3,8 @@
 from scclip_lab.studies import rules_mechanism as rules
 from scclip_lab.studies.claim import Claim
 
+# Which row of the detectors' table judges a source of anomalies.
+PLANTED = {"detector": "local outlier factor", "measure": "ROC AUC"}
 MECHANISM = (
     Claim(
         "2, stage 1",
@@ -71,9 +73,9 @@ MECHANISM = (
         Claim(
             "3.1",
             f"{source} is found as an anomaly",
-            "planted at known patches, found by LOF above chance",
+            "planted at known patches: ROC AUC of LOF above 0.5",
             "02_detectors",
-            rules.planted_found(source),
+            rules.lies("above", 0.5, source=source, **PLANTED),
         )
         for source in ("border", "occlusion", "rare texture", "lighting")
     ),
@@ -127,28 +129,28 @@ MECHANISM = (
         "similarity has a spatial view: near patches are similar",
         "rank correlation with nearness, layer 3",
         "08_reasons",
-        rules.above_zero("similarity and nearness, layer 3"),
+        rules.lies("above", 0, what="similarity and nearness, layer 3"),
     ),
     Claim(
         "3.2",
         "similarity has a semantic view: patches of one label are similar",
         "ROC AUC of same label, layer 8",
         "08_reasons",
-        rules.above_zero("similarity and label, layer 8", 0.5),
+        rules.lies("above", 0.5, what="similarity and label, layer 8"),
     ),
     Claim(
         "2, stage 6",
         "layer 8 is the more semantic of the two",
         "ROC AUC of same label, layer 8 minus layer 3",
         "08_reasons",
-        rules.above_zero("similarity and label, layer 8 minus 3"),
+        rules.lies("above", 0, what="similarity and label, layer 8 minus 3"),
     ),
     Claim(
         "2, stage 6",
         "layer 3 is the one with texture and detail",
         "rank correlation with colour, layer 8 minus layer 3",
         "08_reasons",
-        rules.below_zero("similarity and colour, layer 8 minus 3"),
+        rules.lies("below", 0, what="similarity and colour, layer 8 minus 3"),
     ),
     Claim(
         "3.4",
@@ -169,14 +171,14 @@ MECHANISM = (
         "fusion depends less on a single layer",
         "gain of fusion under noise on the last layer but one",
         "08_reasons",
-        rules.above_zero("gain of fusion in mIoU, under noise"),
+        rules.lies("above", 0, what="gain of fusion in mIoU, under noise"),
     ),
     Claim(
         "2, stage 7",
         "the branches complement each other",
         "object pixels that the auxiliary branch alone gets right",
         "08_reasons",
-        rules.above_zero("object pixels that the auxiliary branch alone gets right"),
+        rules.lies("above", 0, what="object pixels that the auxiliary branch alone gets right"),
     ),
     Claim(
         "3.3",

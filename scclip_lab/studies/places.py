@@ -126,9 +126,12 @@ def partners_of_wrong_patches(model: FrozenCLIP, count: int, seed: int = 0) -> p
 
 
 def module_gains(*modules: str) -> pd.DataFrame:
-    """What chapter 5 has stored of modules: gains in points with 95 % intervals, as text."""
+    """What chapter 5 has stored of modules, in the training styles.
+
+    Gains in points with 95 % intervals, as text.
+    """
     table = load_table("05_modules")
-    part = table[table["module"].isin(modules)]
+    part = table[table["module"].isin(modules) & (table["styles"] == "training")]
     texts = part.assign(gain=[in_percent(row) for _, row in part.iterrows()])
     gains = texts.pivot(index=["module", "ablation"], columns="measure", values="gain")
     measures = list(part["measure"].unique())

@@ -20,6 +20,28 @@ from scclip_lab.studies.verdicts import (
 )
 
 
+def lies(direction: str, bound: float, **where: object) -> Rule:
+    """A measured value lies above a bound, or below it, with its whole interval.
+
+    Args:
+        direction: "above" or "below".
+        bound: what the value is compared with.
+        where: which row of the table holds it, by the values of its columns.
+
+    Raises ValueError for another direction.
+    """
+    if direction not in ("above", "below"):
+        raise ValueError(f"direction must be above or below, got {direction!r}")
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, **where)
+        apart = row[["value", "low", "high"]] - bound
+        text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        return text, by_sign(apart if direction == "above" else negated(apart))
+
+    return judge
+
+
 def shape(tensor: str, expected: str) -> Rule:
     """Chapter 1: a tensor of ViT-B/16 has the expected shape."""
 
@@ -34,17 +56,6 @@ def flagged_patches(table: pd.DataFrame) -> Finding:
     """Chapter 2: about 10 of 196 patches are flagged."""
     count = int(table[table["panel"] == "flagged"]["value"].sum())
     return f"{count} of 196", HOLDS if abs(count - 10) <= 1 else FAILS
-
-
-def planted_found(source: str) -> Rule:
-    """Chapter 2: the local outlier factor finds planted anomalies of this source above chance."""
-
-    def judge(table: pd.DataFrame) -> Finding:
-        row = row_where(table, source=source, detector="local outlier factor", measure="ROC AUC")
-        text = f"ROC AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        return text, HOLDS if row["low"] > 0.5 else FAILS if row["high"] < 0.5 else UNDECIDED
-
-    return judge
 
 
 def best_detector(table: pd.DataFrame) -> Finding:
@@ -137,28 +148,6 @@ def graph_operation(table: pd.DataFrame) -> Finding:
         " mIoU"
     )
     return text, HOLDS if apart < 1e-3 else FAILS
-
-
-def above_zero(what: str, least: float = 0.0) -> Rule:
-    """Chapter 8: a measured value lies above a bound, with its interval."""
-
-    def judge(table: pd.DataFrame) -> Finding:
-        row = row_where(table, what=what)
-        text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        return text, by_sign(row[["low", "high"]] - least)
-
-    return judge
-
-
-def below_zero(what: str) -> Rule:
-    """Chapter 8: a measured value lies below zero, with its interval."""
-
-    def judge(table: pd.DataFrame) -> Finding:
-        row = row_where(table, what=what)
-        text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        return text, by_sign(negated(row))
-
-    return judge
 
 
 def readable_by_depth(table: pd.DataFrame) -> Finding:

@@ -1,6 +1,6 @@
 """What the ledger says of a claim: the verdicts, and how intervals decide between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -17,6 +17,11 @@ Rule = Callable[[pd.DataFrame], Finding]
 def by_sign(row: pd.Series) -> str:
     """The verdict on a gain, by the sign of both ends of its interval."""
     return HOLDS if row["low"] > 0 else FAILS if row["high"] < 0 else UNDECIDED
+
+
+def agreed(found: Sequence[str]) -> str:
+    """The verdict of several groups of scenes: the one that they share, or undecided."""
+    return found[0] if len(set(found)) == 1 else f"{UNDECIDED} (styles differ)"
 
 
 def paired_gain(row: pd.Series) -> pd.Series:
