@@ -49,17 +49,11 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
     Raises ValueError for a wrong shape, a k out of range, an unknown variant, or values that are
     not finite.
     """
-    if points.ndim != 3:
-        given = tuple(points.shape)
-        raise ValueError(f"points must be [batch, points, dimensions], got shape {given}")
-    if not 1 <= k < points.shape[1]:
+    if not 1 <= k < check_points(points).shape[1]:
         n = points.shape[1]
         raise ValueError(f"k must be at least 1 and less than the {n} points of a set, got {k}")
     if variant not in ("standard", "published"):
         raise ValueError(f"variant must be standard or published, got {variant!r}")
-    values_exist = not (torch.compiler.is_compiling() or points.is_meta)
-    if values_exist and not torch.isfinite(points).all():
-        raise ValueError("points must be finite, got NaN or infinity")
     points = points if points.dtype == torch.float64 else points.float()
     distances = squared_distances(points)
     if variant == "standard":
@@ -67,6 +61,30 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
     # A point is no neighbour of itself, even where duplicates lie at distance 0.
     itself = torch.eye(points.shape[1], dtype=torch.bool, device=points.device)
     near, index = distances.masked_fill_(itself, torch.inf).topk(k, largest=False)  # [B, N, k]
+    return factor_of_neighbours(near, index, variant)
+
+
+def check_points(points: Tensor) -> Tensor:
+    """`points`, where they are [B, N, D] and finite; a ValueError otherwise."""
+    if points.ndim != 3:
+        given = tuple(points.shape)
+        raise ValueError(f"points must be [batch, points, dimensions], got shape {given}")
+    values_exist = not (torch.compiler.is_compiling() or points.is_meta)
+    if values_exist and not torch.isfinite(points).all():
+        raise ValueError("points must be finite, got NaN or infinity")
+    return points
+
+
+def factor_of_neighbours(near: Tensor, index: Tensor, variant: str = "standard") -> Tensor:
+    """Local outlier factor of points whose k neighbours are known, however they were found.
+
+    Args:
+        near: distances of every point to its neighbours, the farthest last, [B, N, k].
+        index: which points these neighbours are, in 0..N - 1, [B, N, k].
+        variant: as in `local_outlier_factor`.
+
+    Returns scores [B, N].
+    """
     k_distance = near[..., -1]  # [B, N]
     if variant == "standard":
         neighbour_k_distance = _gather(k_distance, index)  # [B, N, k]
