@@ -36,7 +36,7 @@ def attention_of_a_patch(model: FrozenCLIP, scene: Scene, row: int, col: int) ->
 
 
 def example_attention(model: FrozenCLIP) -> pd.DataFrame:
-    """`attention_of_a_patch` of the book's example, a patch on the carrot."""
+    """`attention_of_a_patch` of the book's example, a patch on the pizza."""
     return attention_of_a_patch(model, example_scene(), *PATCH)
 
 
