@@ -68,11 +68,11 @@ class Catalogue:
         alone = [self._find(line.strip()) for line in lines]
         if len(lines) > 1 and all(alone):
             return "\n".join(map(str, alone))
-        joined = " ".join(text.split())
+        # A line may end within a word that has a hyphen.
+        joined = " ".join(re.sub(r"(?<=\w-)\n(?=\w)", "", text).split())
         found = self._find(joined)
         if found is None:
-            words = re.sub(r"\$.*?\$", "", joined)
-            if not NEUTRAL.fullmatch(words) and joined not in WORDS and not is_name(joined):
+            if not is_neutral(joined):
                 self.missing.add(joined)
             return text
         return found if len(lines) == 1 else wrap(found, max(len(line) for line in lines))
@@ -87,15 +87,22 @@ class Catalogue:
         return None
 
 
-def is_name(text: str) -> bool:
-    """Whether a text is the name of a method, which no language changes."""
-    return text in METHOD_NAMES or text in METHOD_NAMES.values()
+def is_neutral(text: str) -> bool:
+    """Whether no language changes a text.
+
+    That is a number or formula, the name of a method, or one of the model's words, alone or with a
+    number behind it.
+    """
+    if NEUTRAL.fullmatch(re.sub(r"\$.*?\$", "", text)) or text in METHOD_NAMES:
+        return True
+    return text in METHOD_NAMES.values() or re.sub(r" [\d.]+$", "", text) in WORDS
 
 
 def wrap(text: str, width: int) -> str:
     """A text in lines of at most `width` columns, of which a Chinese character takes two."""
     lines, used = [""], 0
-    for part in re.findall(r"[!-~]+|.", text):  # a word in Latin letters stays whole
+    # A word in Latin letters stays whole, and what opens stays with what follows.
+    for part in re.findall(r"[“（]?(?:[!-~]+|.)", text):
         columns = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in part)
         if used + columns > width and lines[-1] and part not in "，。；：、）！？":
             lines.append("")

@@ -30,6 +30,8 @@ ENTRIES = {
         ("token norm\nshare of 3 patches", "词元范数\n3 个图块的比例"),
         ("0.75", "0.75"),
         ("dog", "dog"),
+        ("dog 0.46", "dog 0.46"),
+        ("share of held-\nout patches", "held-out 个图\n块的比例"),
         ("SC-CLIP", "SC-CLIP"),
         ("$x_i = y$", "$x_i = y$"),
     ],
@@ -49,6 +51,7 @@ def test_a_text_without_an_entry_is_noted():
 def test_lines_are_broken_at_a_width_and_latin_words_stay_whole():
     assert wrap("平均 ROC AUC 为一", 8) == "平均 ROC\nAUC 为一"
     assert wrap("一二，三", 4) == "一二，\n三"
+    assert wrap("一二“三四”", 6) == "一二\n“三四”"
 
 
 def test_titles_ticks_and_legends_of_a_figure_are_translated_and_fonts_are_restored():
