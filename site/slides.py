@@ -126,7 +126,9 @@ def build_slides(language: str, folder: Path) -> None:
     source = source_of(language)
     words, page = WORDS[language], folder / PAGES[language]
     page.parent.mkdir(parents=True, exist_ok=True)
-    told = describe_figures() if language == "en" else {}
+    text = source.read_text(encoding="utf-8")
+    shown = {Path(address).stem for _, address in PICTURE.findall(text)}
+    told = describe_figures(shown) if language == "en" else {}
 
     def place(found: re.Match[str]) -> str:
         original = (source.parent / found[2]).resolve()
@@ -138,7 +140,7 @@ def build_slides(language: str, folder: Path) -> None:
             raise ValueError(f"the picture {original.name} must be told in words in {source.name}")
         return f"![{alt.replace('[', '(').replace(']', ')')}](figures/{original.name})"
 
-    text = PICTURE.sub(place, facts.fill(source.read_text(encoding="utf-8"), language))
+    text = PICTURE.sub(place, facts.fill(text, language))
     slides, parser = parse(text), markdown()
     sections = [
         render(slide, number, len(slides), parser, words) for number, slide in enumerate(slides, 1)

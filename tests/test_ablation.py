@@ -17,7 +17,11 @@ from scclip_lab.studies import rules_results, verdicts
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.shared import changed, no_module, share_blocks
 
-torch.set_grad_enabled(False)
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture(scope="module")

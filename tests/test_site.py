@@ -35,7 +35,7 @@ def site(request, tmp_path_factory):
     try:
         folder.mkdir()
     except FileExistsError:
-        for _ in range(600):
+        for _ in range(1800):
             if report.is_file():
                 break
             time.sleep(0.5)
