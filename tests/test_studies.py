@@ -120,6 +120,7 @@ def test_the_normalised_adjacency_aggregates_as_the_core_does():
 
 
 def test_sliders_show_the_map_of_a_patch_once(mini, monkeypatch):
+    plt.close("all")  # whatever other tests have left open
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     widget = similarity.explore(mini, shapes.example_scene())
