@@ -6,6 +6,7 @@ batch. Half precisions are computed in float32.
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -98,17 +99,17 @@ def grid_lof(tokens: Tensor, grid: Grid, k: int = 15, radius: int = 3) -> Tensor
     squared = maps.square().sum(-1)  # [B, rows, cols]
     border = (radius,) * 4
     padded = F.pad(maps, (0, 0, *border))  # [B, rows + 2 radius, cols + 2 radius, C]
-    # Beyond the border, and from a patch to itself, the distance is infinite.
-    padded_squared = F.pad(squared, border, value=torch.inf)
-    distances = []
+    # Beyond the border the distance is infinite.
+    there = F.pad(squared, border, value=torch.inf).unfold(2, side, 1)  # [B, .., cols, side]
+    bands = []
     for down in range(side):
         products = maps @ padded[:, down : down + rows].mT  # [B, rows, cols, cols + 2 radius]
-        for right in range(side):
-            there = padded_squared[:, down : down + rows, right : right + cols]
-            apart = squared + there - 2 * products.diagonal(right, dim1=2, dim2=3)
-            itself = down == right == radius
-            distances.append(torch.full_like(apart, torch.inf) if itself else apart)
-    apart = torch.stack(distances, -1).flatten(1, 2).clamp_(min=0).sqrt_()  # [B, N, side^2]
+        # Of the products of column c with all columns, those of c and the side - 1 next ones.
+        band = products.flatten(2).unfold(2, side, cols + side)  # [B, rows, cols, side]
+        bands.append(there[:, down : down + rows] - 2 * band)
+    apart = torch.stack(bands, 3).flatten(3) + squared[..., None]  # [B, rows, cols, side^2]
+    apart[..., side * side // 2] = torch.inf  # a patch is no neighbour of itself
+    apart = apart.flatten(1, 2).clamp_(min=0).sqrt_()  # [B, N, side^2]
     near, which = apart.topk(min(k, corner), largest=False)  # [B, N, k]
     place = torch.arange(rows * cols, device=tokens.device)[None, :, None]  # [1, N, 1]
     step = (which // side - radius) * cols + which % side - radius
@@ -125,9 +126,10 @@ def neighbour_dissimilarity(tokens: Tensor, grid: Grid) -> Tensor:
     """
     unit = F.normalize(_as_maps(tokens, grid), dim=-1)  # [B, rows, cols, C]
     ones = unit.new_ones(1, *grid, 1)
-    total = torch.stack(list(_shifts(unit, 1, 0))).sum(0)
-    count = torch.stack(list(_shifts(ones, 1, 0))).sum(0)[..., 0]  # [1, rows, cols]
-    return -((unit * total).sum(-1) / count.clamp(min=1)).flatten(1)
+    total = reduce(torch.add, _shifts(unit, 1, 0))  # [B, rows, cols, C]
+    count = reduce(torch.add, _shifts(ones, 1, 0))[..., 0]  # [1, rows, cols]
+    likeness: Tensor = (unit * total).sum(-1) / count.clamp(min=1)
+    return -likeness.flatten(1)
 
 
 def cosine_lof(tokens: Tensor, k: int = 30) -> Tensor:
@@ -148,13 +150,15 @@ def knn_distance(tokens: Tensor, k: int = 30) -> Tensor:
     n = check_points(tokens).shape[1]
     _require("k", 1 <= k < n, f"at least 1 and less than the {n} tokens of an image", k)
     distances = _squared_distances(_as_float(tokens))
-    itself = torch.eye(n, dtype=torch.bool, device=tokens.device)
-    return distances.masked_fill_(itself, torch.inf).kthvalue(k, dim=-1).values.sqrt()
+    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is no neighbour of itself
+    near: Tensor = distances.topk(k, largest=False).values  # [B, N, k]
+    return near[..., -1].sqrt()
 
 
 def token_norm(tokens: Tensor) -> Tensor:
     """Length of every token, [B, N, C] -> [B, N] (Darcet et al. 2024, arXiv 2309.16588)."""
-    return _as_float(check_points(tokens)).norm(dim=-1)
+    lengths: Tensor = _as_float(check_points(tokens)).norm(dim=-1)
+    return lengths
 
 
 def unusual_norm(tokens: Tensor) -> Tensor:
@@ -165,7 +169,8 @@ def unusual_norm(tokens: Tensor) -> Tensor:
     Takes tokens [B, N, C]; returns scores [B, N].
     """
     lengths = token_norm(tokens).clamp(min=torch.finfo(torch.float32).tiny)
-    return (lengths / lengths.median(1, keepdim=True).values).log().abs()
+    usual = lengths.median(1, keepdim=True).values  # [B, 1]
+    return (lengths.log() - usual.log()).abs()
 
 
 # What takes tokens [B, N, C], their grid, and LOF's number of neighbours.

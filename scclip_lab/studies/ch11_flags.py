@@ -87,17 +87,6 @@ def count_flags(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16) -
     return pd.DataFrame(rows, columns=columns).assign(scenes=count, seed=seed)
 
 
-def flag_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each rule: flags where nothing is planted, and flags and recall by kind of case."""
-    kinds = {"nothing": "nothing", **{case: case for case in CASES}}
-    part = table.assign(case=table["case"].map(kinds))
-    numbers = part.pivot_table(index="rule", columns=["measure", "case"], values="value")
-    order = [rule for rule in RULES if rule in numbers.index]
-    return numbers.loc[order, ["flagged", "recall"]].reindex(
-        columns=[("flagged", "nothing"), *((m, c) for m in ("flagged", "recall") for c in CASES)]
-    )
-
-
-def sort_key(scores: Tensor) -> Tensor:
+def as_ranks(scores: Tensor) -> Tensor:
     """Scores as shares of the image's patches with a lower score, [B, N] -> [B, N]."""
     return scores.argsort(1).argsort(1).to(torch.float32) / (scores.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""Chapter 11: outliers planted in tokens and in a neuron, and SC-CLIP continued after its blocks."""
+"""Chapter 11: outliers planted in tokens and in a neuron, and SC-CLIP after its blocks."""
 
 import copy
 from collections.abc import Sequence
@@ -107,9 +107,7 @@ def plant(scenes: Sequence[Scene], case: str, model: FrozenCLIP, seed: int) -> t
 def validation_images(model: FrozenCLIP, count: int = 32) -> Tensor:
     """Images of validation scenes, [count, 3, H, W]."""
     indices = range(count)
-    return stack_images(
-        model, [evaluation_scene(VALIDATION, VALIDATION_SEED, i) for i in indices]
-    )
+    return stack_images(model, [evaluation_scene(VALIDATION, VALIDATION_SEED, i) for i in indices])
 
 
 @torch.no_grad()

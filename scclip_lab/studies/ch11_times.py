@@ -7,6 +7,7 @@ process of its own: `python -m scclip_lab.studies.ch11_times NAME`.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,10 @@ from scclip_lab.evaluation.timing import compare, machine
 
 # Patches on a side of the grid: N = 196, 784 and 4,096.
 SIDES = (14, 28, 64)
+# Patches on a side of a test scene.
+GRID = 14
+# What the others are compared with.
+EXACT = "lof"
 # A detector that needs the model and the class token, beside those of the core.
 ATTENTION = "attention"
 
@@ -46,9 +51,13 @@ def detectors(model: FrozenCLIP, side: int) -> dict[str, Callable[[Tensor], Tens
     """All that are compared: functions of tokens [B, L, C], class token first, to scores [B, N]."""
     grid, k = (side, side), min(30, side * side - 1)
     named: dict[str, Callable[[Tensor], Tensor]] = {
-        name: lambda tokens, name=name: detect(name, tokens[:, 1:], grid, k) for name in DETECTORS
+        name: partial(_detect, name, grid, k) for name in DETECTORS
     }
     return named | {ATTENTION: partial(attention_received, model)}
+
+
+def _detect(name: str, grid: tuple[int, int], k: int, tokens: Tensor) -> Tensor:
+    return detect(name, tokens[:, 1:], grid, k)
 
 
 def measure_times(model: FrozenCLIP, repeats: int = 9) -> pd.DataFrame:
@@ -67,7 +76,9 @@ def measure_times(model: FrozenCLIP, repeats: int = 9) -> pd.DataFrame:
         }
         with threadpool_limits(1):
             rounds = repeats if side < 64 else max(3, repeats // 3)
-            table = compare(runs, rounds, 1).assign(patches=side * side, **machine())
+            # The time of the processor, which other programs do not disturb much.
+            table = compare(runs, rounds, 2, time.process_time)
+            table = table.assign(patches=side * side, width=model.width, **machine())
         tables.append(table.merge(memory, on=["what", "patches"]))
     return pd.concat(tables, ignore_index=True)
 
