@@ -34,6 +34,7 @@ CHAPTERS = (
     "ch07_timing",
     "ch08_claims",
     "ch09_baselines",
+    "ch11_detectors",
     "ch14_words",
     "ch15_inside",
 )

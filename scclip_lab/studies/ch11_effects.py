@@ -1,5 +1,7 @@
 """Chapter 11: what each detector, no repair, or a register changes in what SC-CLIP gets right."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -15,11 +17,10 @@ from scclip_lab.evaluation.metrics import (
     Statistic,
     count_classes,
     interval_and_gain,
-    pixel_accuracy,
+    object_accuracy,
 )
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
 from scclip_lab.studies.ch11_planting import (
-    TOKEN_CASES,
     Continued,
     WithRegister,
     fired,
@@ -34,11 +35,13 @@ from scclip_lab.studies.reading import PATCH, label_map
 # What stage 3 can do besides flagging by a detector.
 NOTHING, TRUTH = "no repair", "true positions"
 REGISTER, KNOWN = "register", "register, neuron known"
-# Where outliers come from.
+# Where outliers come from: cases that are planted in tokens, or a planted neuron.
 NEURON = "register neuron"
-ORIGINS = ("nothing", *TOKEN_CASES, NEURON)
+ORIGINS = ("nothing", "long and alike", "alike", NEURON)
 AT_PLANTS = "planted patches right"
-MEASURES: dict[str, Statistic] = {**MEAN_AND_PARTS, AT_PLANTS: pixel_accuracy}
+# Of all classes, and not a number where nothing is planted.
+ALL_RIGHT: Statistic = partial(object_accuracy, objects=len(WORDS))
+MEASURES: dict[str, Statistic] = {**MEAN_AND_PARTS, AT_PLANTS: ALL_RIGHT}
 
 
 def repair_effects(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16) -> pd.DataFrame:
@@ -76,12 +79,17 @@ def repair_effects(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16
                 ways[TRUTH] = (layers, at)
             for name, other in registers.get(origin, {}).items():
                 ways[name] = (other.encode(images), nowhere)
+            known: dict[tuple[int, bytes], list[tuple[np.ndarray, np.ndarray]]] = {}
             for name, (given, flags) in ways.items():
-                features = continued.repaired_at(images, given, flags)
-                found.setdefault((origin, name), []).extend(
-                    _count(continued, features[i : i + 1], scene, at[i])
-                    for i, scene in enumerate(scenes)
-                )
+                # Detectors that flag the same patches get the same label maps.
+                key = id(given), flags.numpy().tobytes()
+                if key not in known:
+                    features = continued.repaired_at(images, given, flags)
+                    known[key] = [
+                        _count(continued, features[i : i + 1], scene, at[i])
+                        for i, scene in enumerate(scenes)
+                    ]
+                found.setdefault((origin, name), []).extend(known[key])
     rows = []
     for origin, name in found:
         for measure, statistic in MEASURES.items():
