@@ -11,15 +11,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from slides import build_slides
-from sources import LANGUAGES, ROOT, Sources, find_pages
 from sphinx.cmd.build import main as sphinx_build
-
-from scclip_lab.teaching.cheat_sheet import WORDS, save_cheat_sheet
 
 HERE = Path(__file__).resolve().parent
 # The packages that are described, wherever others of their names may be installed.
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parent))
+from slides import build_slides  # noqa: E402
+from sources import LANGUAGES, Sources, find_pages  # noqa: E402
+
+from scclip_lab.teaching.cheat_sheet import WORDS, save_cheat_sheet  # noqa: E402
+
 ENTRANCE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

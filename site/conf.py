@@ -92,7 +92,7 @@ if REPOSITORY_URL:
         "repository_branch": "main",
         "use_repository_button": True,
     }
-if REPOSITORY_URL and LANGUAGE == "en":  # the theme opens NAME.ipynb, never NAME.zh.ipynb
+if REPOSITORY_URL and LANGUAGE == "en":  # what is opened is the English notebook
     html_theme_options["launch_buttons"] = {
         "binderhub_url": "https://mybinder.org",
         "colab_url": "https://colab.research.google.com",

@@ -7,43 +7,36 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import import_module
 
 from scclip_core.config import SCCLIPConfig
+from scclip_lab import studies
+from scclip_lab.studies import captions, captions_results, readme, tables
+from scclip_lab.studies import ch05_ablation as chapter
+from scclip_lab.studies.ch08_claims import ledger
+from scclip_lab.teaching.cheat_sheet import chinese_font
 
 MARK = re.compile(r"\{\{ (\w+)((?: [^{}\s]+)*) \}\}")
 # A fact of a language: its arguments, as words -> Markdown.
 Fact = Callable[..., str]
 FACTS: dict[str, Fact] = {}
-LANGUAGE_WORDS = {
-    "en": {},
-    "zh": {
-        "module": "模块",
-        "claim (points, VOC)": "文章的说法（百分点，VOC）",
-        "here: mIoU": "这里：mIoU",
-        "objects right": "物体正确率",
-        "background right": "背景正确率",
-        "mIoU": "mIoU",
-        "verdict": "判定",
-        "claim": "说法",
-        "here": "这里的结果",
-        "none": "无",
-        "anomaly repair": "异常修复",
-        "first aggregation": "第一次聚合",
-        "calibrated attention": "定制注意力",
-        "second aggregation": "第二次聚合",
-        "multi-level fusion": "多层级融合",
-        "class-token residual": "class token 残差",
-        "all modules": "所有模块",
-        "how measured": "怎样测量",
-        "sum of the gains": "增益之和",
-        "total gain": "总增益",
-        "the article's claim": "文章的说法",
-        "here, alone": "这里：单独使用",
-        "here, added": "这里：依次加入",
-        "here, left out": "这里：逐个去掉",
-    },
+# Chinese words that the tables of the README files do not have, or have in another sense.
+CHINESE = readme.CHINESE | {
+    "claim (points, VOC)": "文章的说法（百分点，VOC）",
+    "here: mIoU": "这里：mIoU",
+    "verdict": "判定",
+    "claim": "说法",
+    "here": "这里的结果",
+    "none": "无",
+    "all modules": "所有模块",
+    "how measured": "怎样测量",
+    "sum of the gains": "增益之和",
+    "total gain": "总增益",
+    "the article's claim": "文章的说法",
+    "here, alone": "这里：单独使用",
+    "here, added": "这里：依次加入",
+    "here, left out": "这里：逐个去掉",
 }
+LANGUAGE_WORDS: dict[str, dict[str, str]] = {"en": {}, "zh": CHINESE}
 
 
 def fact(function: Fact) -> Fact:
@@ -75,15 +68,12 @@ def markdown(language: str, header: list[str], rows: list[list[str]]) -> str:
 @fact
 def caption(language: str, name: str) -> str:
     """The finding of a figure, made of its own numbers (English in all languages)."""
-    studies = import_module("scclip_lab.studies")
-    captions = import_module("scclip_lab.studies.captions").CAPTIONS
-    return str(captions[name](studies.load_table(name)))
+    return str(captions.CAPTIONS[name](studies.load_table(name)))
 
 
 @fact
 def table(language: str, name: str) -> str:
     """A table of the README files."""
-    readme = import_module("scclip_lab.studies.readme")
     chinese = readme.CHINESE if language == "zh" else {}
     return str(readme.TABLES[name](lambda word: chinese.get(word, word))).strip()
 
@@ -98,8 +88,6 @@ def config(language: str, name: str) -> str:
 @fact
 def score(language: str, method: str, measure: str, styles: str = "training") -> str:
     """A score of the bundled model with its interval, in per cent; `_` stands for a space."""
-    studies = import_module("scclip_lab.studies")
-    tables = import_module("scclip_lab.studies.tables")
     stored = studies.load_table("evaluate_mini")
     stored = stored[stored["objects"].astype(str) == "all"]
     where = {"method": method, "measure": measure.replace("_", " "), "styles": styles}
@@ -109,9 +97,6 @@ def score(language: str, method: str, measure: str, styles: str = "training") ->
 @fact
 def modules(language: str, ablation: str = "added") -> str:
     """The gain of each module in the training styles, beside the gain that the article claims."""
-    studies = import_module("scclip_lab.studies")
-    chapter = import_module("scclip_lab.studies.ch05_ablation")
-    tables = import_module("scclip_lab.studies.tables")
     stored = studies.load_table("05_modules").query("styles == 'training'")
     measures = ("mIoU", "objects right", "background right")
     names = [(ablation, key, title) for key, title in chapter.MODULES.items()]
@@ -134,8 +119,6 @@ def signs(language: str) -> str:
     A module gains where all three intervals (alone, added, left out) lie above zero, and loses
     where all three lie below.
     """
-    studies = import_module("scclip_lab.studies")
-    chapter = import_module("scclip_lab.studies.ch05_ablation")
     stored = studies.load_table("05_modules").query("styles == 'training'")
     words = LANGUAGE_WORDS[language]
     told = {
@@ -160,7 +143,6 @@ def signs(language: str) -> str:
 @fact
 def sums(language: str, measure: str = "mIoU") -> str:
     """The sums of gains against the total in the training styles, in points."""
-    studies = import_module("scclip_lab.studies")
     stored = studies.load_table("05_overlap").query("styles == 'training'")
     rows = [
         [str(row["whose"]), f"{row['sum of gains']:+.1f}", f"{row['total gain']:+.1f}"]
@@ -172,10 +154,10 @@ def sums(language: str, measure: str = "mIoU") -> str:
 @fact
 def claims(language: str, *sections: str) -> str:
     """The ledger's rows of some sections of the article: claim, verdict, what is measured."""
-    ledger = import_module("scclip_lab.studies.ch08_claims").ledger()
+    judged = ledger()
     rows = [
         [row["claim"], row["verdict"], row["result"]]
-        for _, row in ledger[ledger["section"].isin(sections)].iterrows()
+        for _, row in judged[judged["section"].isin(sections)].iterrows()
     ]
     return markdown(language, ["claim", "verdict", "here"], rows)
 
@@ -183,12 +165,10 @@ def claims(language: str, *sections: str) -> str:
 @fact
 def verdicts(language: str) -> str:
     """How many claims got which verdict (English in all languages)."""
-    ledger = import_module("scclip_lab.studies.ch08_claims").ledger()
-    return str(import_module("scclip_lab.studies.captions_results").ledger(ledger))
+    return captions_results.ledger(ledger())
 
 
 @fact
 def chinese_sheet(language: str) -> str:
     """A link to the Chinese cheat sheet, where this machine has a font to make it with."""
-    font = import_module("scclip_lab.teaching.cheat_sheet").chinese_font()
-    return ' (<a href="teaching/cheat_sheet.zh.pdf">中文</a>)' if font else ""
+    return ' (<a href="teaching/cheat_sheet.zh.pdf">中文</a>)' if chinese_font() else ""

@@ -8,7 +8,7 @@ calls by the words given to the model, by the names of methods, or by numbers al
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -132,15 +132,25 @@ def texts_in(catalogue: Catalogue) -> Iterator[None]:
         plots.FONTS[:] = fonts
 
 
-def draw_all(catalogue: Catalogue, shown: set[str]) -> dict[str, bytes]:
-    """The figures that are shown and have stored numbers: name -> PNG in the other language."""
+def stored_figures(shown: set[str]) -> list[str]:
+    """The names of the figures that are shown and whose numbers are stored."""
     for chapter in studies.CHAPTERS:
         import_module(f"scclip_lab.studies.{chapter}")
-    stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
+    known = (name for name in studies.DRAW_FUNCTIONS if name in shown)
+    return [name for name in known if (studies.FIGURES / f"{name}.csv").is_file()]
+
+
+def describe_figures(shown: set[str], translate: Callable[[str], str] = str) -> dict[str, str]:
+    """The figures that are shown in words, `translate`d into the language of the site."""
+    return {
+        name: " ".join(map(translate, studies.describe(name, studies.FIGURES)))
+        for name in stored_figures(shown)
+    }
+
+
+def draw_all(catalogue: Catalogue, shown: set[str]) -> dict[str, bytes]:
+    """The figures that are shown: name -> PNG in the other language."""
+    names = stored_figures(shown)
     matplotlib.use("agg")
     with texts_in(catalogue):
-        return {
-            name: plots.png_of(studies.draw(name, studies.FIGURES))
-            for name in stored
-            if name in shown
-        }
+        return {name: plots.png_of(studies.draw(name, studies.FIGURES)) for name in names}

@@ -1,12 +1,8 @@
-"""What the site says of the code: the pages of the API reference, and the figures in words.
-
-Both are made of docstrings, comments and stored numbers.
-"""
+"""The pages of the API reference, made of docstrings and comments."""
 
 import ast
 import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from docstrings import inline
@@ -175,22 +171,3 @@ def reference_lists() -> dict[str, str]:
             strict=True,
         )
     )
-
-
-def describe_figures(shown: set[str], translate: Callable[[str], str] = str) -> dict[str, str]:
-    """The figures that are shown in words, `translate`d into the language of the site.
-
-    Where one of the lab's libraries is missing, there are none.
-    """
-    try:
-        studies = importlib.import_module("scclip_lab.studies")
-        for chapter in studies.CHAPTERS:
-            importlib.import_module(f"scclip_lab.studies.{chapter}")
-    except ImportError:
-        return {}
-    stored = [n for n in studies.DRAW_FUNCTIONS if (studies.FIGURES / f"{n}.csv").is_file()]
-    return {
-        name: " ".join(map(translate, studies.describe(name, studies.FIGURES)))
-        for name in stored
-        if name in shown
-    }

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import facts
+from figure_text import describe_figures
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
-from reference import ROOT, describe_figures
+from reference import ROOT
 
 FOLDER = ROOT / "site" / "slides"
 # Where the slides of each language lie, in the folder of the English pages.

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import nbformat
 from facts import fill
-from figure_text import Catalogue, draw_all
+from figure_text import Catalogue, describe_figures, draw_all
 from nbformat import NotebookNode
 from reference import (
     ROOT,
     core_modules,
-    describe_figures,
     lab_packages,
     page_of_module,
     reference_lists,

@@ -1,6 +1,5 @@
 """Chapter 2 on real scenes: which patches are flagged, what repair does to them, and why."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from tqdm import tqdm
 
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor, squared_distances
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SWITCHES
 from scclip_core.pipeline import SCCLIP
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import interval
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure
+from scclip_lab.studies.places import cut_patches
 from scclip_lab.studies.reading import PATCH, label_map, patch_labels
+from scclip_lab.studies.shared import changed, no_module
 
 # Where a patch can be.
 PLACES = (
@@ -37,18 +37,13 @@ def patch_places(scene: Scene) -> np.ndarray:
 
     A patch that holds more than one label is at an outline.
     """
-    cut = scene.labels.reshape(len(scene.labels) // PATCH, PATCH, -1, PATCH)
-    outline = cut.min((1, 3)) != cut.max((1, 3))
     on_object = patch_labels(scene) < N_OBJECTS
-    return np.where(outline, 1 + on_object, 3 * on_object)
+    return np.where(cut_patches(scene.labels), 1 + on_object, 3 * on_object)
 
 
 def repair_alone(model: FrozenCLIP) -> tuple[SCCLIP, SCCLIP]:
     """SC-CLIP with every module off, which reads the values, and with repair as the only one."""
-    config = SCCLIP(model).config
-    switches: dict[str, Any] = dict.fromkeys(SWITCHES, False)
-    off = replace(config, **switches)
-    return SCCLIP(model, off), SCCLIP(model, replace(off, repair=True))
+    return SCCLIP(model, no_module()), SCCLIP(model, changed(no_module(), repair=True))
 
 
 def measure_flags(model: FrozenCLIP, count: int, seed: int = 0) -> pd.DataFrame:
