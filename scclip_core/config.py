@@ -18,6 +18,7 @@ SWITCHES = (
 CHOICES = {
     "self_attention": ("qk", "kk", "qq", "vv"),
     "lof": ("standard", "published"),
+    "detector": ("lof", "landmarks", "grid"),
     "repair_from": ("all", "clean"),
 }
 # The layers and the residual weight for each depth: the article's, and the author's for ViT-L/14
@@ -56,7 +57,11 @@ class SCCLIPConfig:
         class_residual: add `res_cls` times the class token after the attention (stage 5).
 
     Values:
-        lof_neighbors: number k of neighbours of the local outlier factor, >= 1 (stage 3).
+        detector: what scores the patches: "lof", the local outlier factor among all of them (the
+            article); for large grids "landmarks", among 64 of them, or "grid", within a window of
+            7 x 7 patches (stage 3; see `detectors`).
+        lof_neighbors: number k of neighbours of the local outlier factor, >= 1; the "grid" detector
+            has its own (stage 3).
         contamination: share of the patches that is flagged as anomalous, in (0, 0.5] (stage 3).
         beta: similarities below this threshold are set to 0, in [-1, 1] (stage 4).
         pre_adjust_idx: layer whose similarities guide the first aggregation and the content
@@ -70,7 +75,7 @@ class SCCLIPConfig:
         self_attention: which projections score the self-attention of the last block: qk (the
             article), kk (the published code), qq or vv (stage 5).
         lof: "standard", the definition of Breunig et al. (2000), or "published", the variant of
-            the published code (stage 3).
+            the published code, which no detector but "lof" has (stage 3).
         repair_from: which neighbours repair a token: "all" on the grid (the article), or "clean"
             ones only, those that are not anomalous themselves (the published code; stage 3).
         position_offset: added to the number of rows and columns where the positional embeddings
@@ -100,6 +105,7 @@ class SCCLIPConfig:
     res_cls: float = 0.3
     self_attention: str = "qk"
     lof: str = "standard"
+    detector: str = "lof"
     repair_from: str = "all"
     position_offset: float = 0.0
     templates: tuple[str, ...] = (ARTICLE_TEMPLATE,)
@@ -132,6 +138,8 @@ class SCCLIPConfig:
         self._require("multi_end_idx", self.multi_end_idx > start, f"> multi_start_idx ({start})")
         for name, allowed in CHOICES.items():
             self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        no_variant = self.lof == "standard" or self.detector == "lof"
+        self._require("detector", no_variant, "lof where lof is published")
         check_position_offset(self.position_offset)
         check_templates(self.templates)
 

@@ -15,11 +15,13 @@ from scclip_core.attention import content_attention, mixed_attention, mixed_weig
 from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
+from scclip_core.detectors import detect
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
 
 # What each named tensor is, for `trace`; {fields} are those of the config.
 NOTES = {
     "stage3.lof_scores": "local outlier factor of the patches of the last layer but one",
+    "stage3.scores": "scores of the detector {detector} at the last layer but one",
     "stage3.anomalous": "scores above the quantile 1 - {contamination} of the image",
     "stage3.repaired": "anomalies replaced by the mean of their neighbours",
     "stage4.repaired": "layer {pre_adjust_idx}, repaired at the same positions",
@@ -86,15 +88,18 @@ class SCCLIP(DenseCLIP):
     ) -> tuple[Tensor, Tensor]:
         """Stage 3: anomalous tokens replaced by the mean of their neighbours, in two layers.
 
-        The local outlier factor is computed on `patches`, the last layer but one; the same
-        positions are repaired in the `middle` layer. Both are [B, N, C] and stay so. On a grid
-        with too few patches for `lof_neighbors`, k is one less than the number of patches; a
-        single patch is kept.
+        The local outlier factor, or another detector's score, is computed on `patches`, the last
+        layer but one; the same positions are repaired in the `middle` layer. Both are [B, N, C]
+        and stay so. On a grid with too few patches for `lof_neighbors`, k is one less than the
+        number of patches; a single patch is kept.
         """
         cfg, k = self.config, min(self.config.lof_neighbors, patches.shape[1] - 1)
         if not cfg.repair or k < 1:
             return patches, middle
-        scores = self.hook("stage3.lof_scores", local_outlier_factor(patches, k, cfg.lof))
+        if cfg.detector == "lof":
+            scores = self.hook("stage3.lof_scores", local_outlier_factor(patches, k, cfg.lof))
+        else:
+            scores = self.hook("stage3.scores", detect(cfg.detector, patches, grid, k))
         flags = self.hook("stage3.anomalous", flag_anomalies(scores, cfg.contamination))  # [B, N]
         patches = repair_anomalies(patches, flags, grid, cfg.repair_from)
         middle = repair_anomalies(middle, flags, grid, cfg.repair_from)

@@ -37,6 +37,7 @@ CHAPTERS = (
     "ch08_claims",
     "ch09_baselines",
     "ch10_tasks",
+    "ch11_detectors",
     "ch14_words",
     "ch15_inside",
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies import captions_results, captions_tasks
+from scclip_lab.studies import captions_beyond, captions_results
 from scclip_lab.studies.tables import best_row, in_points, row_where
 
 # How captions call the groups of styles.
@@ -236,5 +236,5 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "05_sweeps": sweeps,
     "05_winner": chosen_settings,
     **captions_results.CAPTIONS,
-    **captions_tasks.CAPTIONS,
+    **captions_beyond.CAPTIONS,
 }

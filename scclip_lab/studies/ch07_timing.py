@@ -32,6 +32,7 @@ from scclip_lab.studies import FIGURES, METHOD_NAMES, figure
 from scclip_lab.studies.ch02_outliers import time_detectors
 from scclip_lab.studies.ch07_ideas import limits, time_ideas
 from scclip_lab.studies.ch09_baselines import time_methods
+from scclip_lab.studies.ch11_times import measure_times
 from scclip_lab.studies.drawing import CLAIM_STYLE
 from scclip_lab.studies.tables import fit_exponents
 
@@ -274,6 +275,7 @@ def measure(repeats: int = 7) -> None:
         "07_growth": [time_growth(model, repeats=repeats) for model in models],
         "07_memory": [peak_memory(model.name) for model in models],
         "07_ideas": [time_ideas(models[1], batch, repeats) for batch in (1, 8)],
+        "11_times": [measure_times(models[0])],
     }
     for name, parts in tables.items():
         save_table(pd.concat(parts), name, FIGURES)

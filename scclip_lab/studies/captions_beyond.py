@@ -1,4 +1,4 @@
-"""What the figures of chapter 10 show, in sentences made of their own numbers."""
+"""What the figures of chapters past the article show, in sentences made of their own numbers."""
 
 from collections.abc import Callable
 
@@ -104,6 +104,47 @@ def verdicts(table: pd.DataFrame) -> str:
     )
 
 
+def found_planted(table: pd.DataFrame) -> str:
+    """11_detectors: exact LOF against the best other detector, by the mean over all cases."""
+    part = table[(table["measure"] == "ROC AUC") & (table["case"] == "mean of all")]
+    exact, other = row_where(part, detector="lof"), best_row(part[part["detector"] != "lof"])
+    return (
+        f"Mean ROC AUC of all cases: exact LOF {exact['value']:.2f}; of the others the detector"
+        f" {other['detector']} has most, {other['value']:.2f} (difference {other['gain']:+.3f}"
+        f" [{other['gain_low']:+.3f}, {other['gain_high']:+.3f}])."
+    )
+
+
+def repair_effects(table: pd.DataFrame) -> str:
+    """11_effects: what no repair at all changes, at its worst, and the range of all detectors."""
+    part = table[(table["measure"] == "mIoU") & (table["repaired"] != "lof")]
+    nothing = part[part["repaired"] == "no repair"]
+    least = best_row(nothing.assign(loss=-nothing["gain"]), "loss")
+    return (
+        f"Without any repair mIoU changes by {in_points(least['gain'])} points at the worst"
+        f" ({least['origin']}); all that is compared here lies between"
+        f" {in_points(part['gain'].min())} and {in_points(part['gain'].max())}."
+    )
+
+
+def detector_times(table: pd.DataFrame) -> str:
+    """11_times: the two cheaper choices of the configuration, at every number of patches."""
+    named = {"landmarks": "landmarks", "grid": "grid window"}
+    told = []
+    for what, name in named.items():
+        part = table[table["what"] == what]
+        ratios = [f"{r['ratio']:.2f} at N = {r['patches']:,}" for _, r in part.iterrows()]
+        told.append(f"{name} {', '.join(ratios)}")
+    return f"Time as a ratio to exact LOF: {'; '.join(told)}."
+
+
+def flags(table: pd.DataFrame) -> str:
+    """11_flags: what the rules flag where nothing is planted."""
+    part = table[(table["measure"] == "flagged") & (table["case"] == "nothing")]
+    told = [f"{row['rule']} {row['value']:.1f}" for _, row in part.iterrows()]
+    return f"Patches flagged where nothing is planted: {'; '.join(told)}."
+
+
 CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "10_detection": detection,
     "10_example": by_example,
@@ -112,4 +153,8 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "10_retrieval": retrieval,
     "10_modules": modules,
     "10_verdicts": verdicts,
+    "11_detectors": found_planted,
+    "11_effects": repair_effects,
+    "11_times": detector_times,
+    "11_flags": flags,
 }
