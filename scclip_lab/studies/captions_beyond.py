@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies.tables import best_row, in_points, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_points, row_where
 
 MIDDLE = "layer 8"
 
@@ -37,8 +37,8 @@ def by_example(table: pd.DataFrame) -> str:
     for style in table["styles"].unique():
         where = {"measure": "IoU by example", "styles": style}
         parts.append(
-            f"{style} style: SC-CLIP {_gain(table, method='scclip', **where)} points against the"
-            f" values, {MIDDLE} {_gain(table, method=MIDDLE, **where)}"
+            f"{STYLE_NAMES[style]}: SC-CLIP {_gain(table, method='scclip', **where)} points against"
+            f" the values, {MIDDLE} {_gain(table, method=MIDDLE, **where)}"
         )
     return f"IoU by example, {'; '.join(parts)}."
 
@@ -75,8 +75,8 @@ def retrieval(table: pd.DataFrame) -> str:
             for name in ("scclip", "class token, box", "values")
         )
         parts.append(
-            f"{style} style: SC-CLIP {own:.1f} %, values {base:.1f} %, class token of the box"
-            f" {box:.1f} %"
+            f"{STYLE_NAMES[style]}: SC-CLIP {own:.1f} %, values {base:.1f} %, class token of the"
+            f" box {box:.1f} %"
         )
     return f"Average precision from text to region, {'; '.join(parts)}."
 
