@@ -109,8 +109,8 @@ def found_planted(table: pd.DataFrame) -> str:
     part = table[(table["measure"] == "ROC AUC") & (table["case"] == "mean of all")]
     exact, other = row_where(part, detector="lof"), best_row(part[part["detector"] != "lof"])
     return (
-        f"Mean ROC AUC of all cases: exact LOF {exact['value']:.2f}; of the others the detector"
-        f" {other['detector']} has most, {other['value']:.2f} (difference {other['gain']:+.3f}"
+        f"Mean ROC AUC of all cases: exact LOF {exact['value']:.2f}; the best other detector,"
+        f" {other['detector']}, {other['value']:.2f} (difference {other['gain']:+.3f}"
         f" [{other['gain_low']:+.3f}, {other['gain_high']:+.3f}])."
     )
 
@@ -121,9 +121,9 @@ def repair_effects(table: pd.DataFrame) -> str:
     nothing = part[part["repaired"] == "no repair"]
     least = best_row(nothing.assign(loss=-nothing["gain"]), "loss")
     return (
-        f"Without any repair mIoU changes by {in_points(least['gain'])} points at the worst"
-        f" ({least['origin']}); all that is compared here lies between"
-        f" {in_points(part['gain'].min())} and {in_points(part['gain'].max())}."
+        f"Without any repair, mIoU changes by {in_points(least['gain'])} points at worst"
+        f" ({least['origin']}); all the changes shown lie between {in_points(part['gain'].min())}"
+        f" and {in_points(part['gain'].max())}."
     )
 
 
@@ -141,7 +141,7 @@ def detector_times(table: pd.DataFrame) -> str:
 def flags(table: pd.DataFrame) -> str:
     """11_flags: what the rules flag where nothing is planted."""
     part = table[(table["measure"] == "flagged") & (table["case"] == "nothing")]
-    told = [f"{row['rule']} {row['value']:.1f}" for _, row in part.iterrows()]
+    told = [f"{row['rule']}: {row['value']:.1f}" for _, row in part.iterrows()]
     return f"Patches flagged where nothing is planted: {'; '.join(told)}."
 
 
