@@ -96,14 +96,21 @@ class SCCLIP(DenseCLIP):
         cfg, k = self.config, min(self.config.lof_neighbors, patches.shape[1] - 1)
         if not cfg.repair or k < 1:
             return patches, middle
-        if cfg.detector == "lof":
-            scores = self.hook("stage3.lof_scores", local_outlier_factor(patches, k, cfg.lof))
-        else:
-            scores = self.hook("stage3.scores", detect(cfg.detector, patches, grid, k))
+        scores = self.anomaly_scores(patches, grid, k)  # [B, N]
         flags = self.hook("stage3.anomalous", flag_anomalies(scores, cfg.contamination))  # [B, N]
         patches = repair_anomalies(patches, flags, grid, cfg.repair_from)
         middle = repair_anomalies(middle, flags, grid, cfg.repair_from)
         return self.hook("stage3.repaired", patches), self.hook("stage4.repaired", middle)
+
+    def anomaly_scores(self, patches: Tensor, grid: tuple[int, int], k: int) -> Tensor:
+        """Stage 3: the local outlier factor with k neighbours, or another detector's score; [B, N].
+
+        Takes patches [B, N, C] on a grid (rows, cols).
+        """
+        cfg = self.config
+        if cfg.detector == "lof":
+            return self.hook("stage3.lof_scores", local_outlier_factor(patches, k, cfg.lof))
+        return self.hook("stage3.scores", detect(cfg.detector, patches, grid, k))
 
     def middle_similarity(self, middle: Tensor) -> Tensor | None:
         """Stage 4: S_ij = cos(f_i, f_j) of the middle layer, [B, N, C] -> [B, N, N].
@@ -147,12 +154,16 @@ class SCCLIP(DenseCLIP):
             weights = mixed_weights(qkv, content, cfg.self_attention, cfg.mix)
             tokens = join_heads(last, self.read(place, weights, qkv[2]))
         else:
-            mixed = mixed_attention(qkv, content, cfg.self_attention, cfg.mix)  # [B, N, C]
+            mixed = self.mixed_attention(qkv, content)  # [B, N, C]
             tokens = last.ls_1(last.attn.out_proj(mixed))
         tokens = self.hook(f"{stage}.attention", tokens)
         if cfg.class_residual:
             tokens = self.hook(f"{stage}.class_residual", tokens + cfg.res_cls * cls)
         return tokens
+
+    def mixed_attention(self, qkv: Tensor, content: Tensor) -> Tensor:
+        """Stage 5: values read by content attention and by self-attention, mixed; [B, N, C]."""
+        return mixed_attention(qkv, content, self.config.self_attention, self.config.mix)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:
         """Stage 6: thresholded similarities of a shallow layer, [B, N, C] -> [B, N, N], or None."""
