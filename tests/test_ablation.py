@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scclip_core import SCCLIP, SCCLIPConfig, load_clip, make_method
+from scclip_core import SCCLIP, SCCLIPConfig, make_method
 from scclip_core.similarity import adaptive_aggregate
 from scclip_lab.datasets.scenes import STYLES, WORDS
 from scclip_lab.evaluation.mini import stack_images
@@ -22,11 +22,6 @@ from scclip_lab.studies.shared import changed, no_module, share_blocks
 def without_gradients():
     with torch.no_grad():
         yield
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return load_clip("mini")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scclip_core import SCCLIP, load_clip
+from scclip_core import SCCLIP
 from scclip_core.segmentation import upsample
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.mini import stack_images
@@ -17,11 +17,6 @@ from scclip_lab.studies.drawing import read_maps
 
 def case_of(where, **options):
     return cases.make_case(where, **options)
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return load_clip("mini")
 
 
 def test_ordinary_tokens_are_all_named_right():

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from scclip_core import load_clip
 from scclip_core.similarity import adaptive_aggregate, threshold_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, WORDS, Scene
 from scclip_lab.studies import ch03_similarity as similarity
@@ -14,11 +13,6 @@ from scclip_lab.studies import draw, places
 from scclip_lab.studies.captions import CAPTIONS
 
 DOG, CAT, GRASS = 3, 5, N_OBJECTS
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return load_clip("mini")
 
 
 @pytest.fixture

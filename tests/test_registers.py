@@ -18,12 +18,6 @@ GRID = (3, 4)
 NEURONS = ((0, 3), (2, 7), (2, 200), (5, 1), (11, 9))
 
 
-@pytest.fixture(scope="module")
-def few():
-    """Two images of 3 x 4 patches."""
-    return torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(4))
-
-
 def slow_move(active, neurons):
     """Activations of one image [L, M], the class token first and the register last."""
     moved = active.clone()

@@ -8,7 +8,7 @@ from scclip_lab.datasets.benchmarks import BENCHMARKS
 from scclip_lab.datasets.protocols import find_protocol
 from scclip_lab.evaluation.reproduction import ENTRIES, find_roots, read_published, reproduce
 from scclip_lab.studies.ch09_baselines import published_scores
-from tests.test_benchmarks import MAKERS, ade20k, voc
+from tests.miniatures import MAKERS, ade20k, voc
 
 
 def test_every_published_number_has_a_kind_a_source_and_a_known_data_set():

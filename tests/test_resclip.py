@@ -18,12 +18,6 @@ GRID = (3, 4)
 WORDS = ["car", "cup", "road"]
 
 
-@pytest.fixture(scope="module")
-def few():
-    """Two images of 3 x 4 patches."""
-    return torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(4))
-
-
 def window(a, b, sigma=5.0):
     squared = (a // 4 - b // 4) ** 2 + (a % 4 - b % 4) ** 2
     return math.exp(-squared / (2 * sigma**2))

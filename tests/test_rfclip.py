@@ -23,12 +23,6 @@ GRID = (3, 4)
 FILTERED = {"dimensions": (3, 17, 40), "factor": 1.7}
 
 
-@pytest.fixture(scope="module")
-def few():
-    """Two images of 3 x 4 patches."""
-    return torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(4))
-
-
 def slow_filter(tokens, dimensions, factor, strength=0.4):
     """Patch tokens of one image, [N, C], on the grid; and how many are filtered."""
     rows, cols = GRID

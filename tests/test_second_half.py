@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scclip_core import SCCLIP, load_clip
+from scclip_core import SCCLIP
 from scclip_core.baselines import METHODS
 from scclip_lab.datasets.scenes import STYLES, TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.mini import stack_images
@@ -14,11 +14,6 @@ from scclip_lab.studies import ch06_windows as windows
 from scclip_lab.studies import ch07_timing as timing
 from scclip_lab.studies import ch09_attention as attention
 from scclip_lab.studies import ch09_summary as summary
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return load_clip("mini")
 
 
 def test_seams_of_shifted_pictures_lie_on_no_window_and_no_patch():

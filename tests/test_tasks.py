@@ -8,20 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scclip_core import load_clip, make_method
-from scclip_lab.datasets.clips import (
-    Pose,
-    choose_words,
-    generator,
-    make_clip,
-    make_still,
-    render,
-)
+from scclip_core import make_method
 from scclip_lab.datasets.scenes import TEST, WORDS
 from scclip_lab.evaluation.metrics import GAINED
 from scclip_lab.studies import ch10_tasks as chapter
 from scclip_lab.studies import tasks_correspondence as correspondence
-from scclip_lab.studies import tasks_detection as detection
 from scclip_lab.studies import tasks_example as example
 from scclip_lab.studies import tasks_retrieval as retrieval
 from scclip_lab.studies import tasks_video as video
@@ -33,65 +24,7 @@ from scclip_lab.studies.tasks_common import (
     read_all,
     score_rows,
 )
-from scclip_lab.studies.tasks_detection import Box
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return load_clip("mini")
-
-
-def still(index=0, words=("dog", "dog", "cat")):
-    return make_still(generator("stills", TEST, 3, index), words)
-
-
-# Posed emoji
-
-
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("angle", [0.0, 35.0, -120.0])
-def test_a_pose_maps_points_both_ways(angle, flip):
-    pose = Pose("dog", "noto", (80.0, 130.0), 90.0, angle, flip)
-    points = np.random.default_rng(0).uniform(-1, 1, (20, 2))
-    assert np.allclose(pose.to_drawing(pose.to_picture(points)), points)
-
-
-@pytest.mark.parametrize(("angle", "flip"), [(0.0, False), (50.0, False), (-75.0, True)])
-def test_a_drawing_is_seen_where_its_pose_says(angle, flip):
-    upright = Pose("guitar", "noto", (112.0, 112.0), 160.0)
-    turned = Pose("guitar", "noto", (100.0, 120.0), 120.0, angle, flip)
-    masks = [render(np.zeros((224, 224, 3)), [pose])[1] == 1 for pose in (upright, turned)]
-    centres = np.argwhere(masks[0]) + 0.5
-    places = turned.to_picture(upright.to_drawing(centres)).astype(int)
-    assert masks[1][tuple(places.T)].mean() > 0.95
-
-
-def test_a_picture_is_a_pure_function_of_its_seed_and_shows_a_word_twice():
-    a, b = still(), still()
-    assert np.array_equal(a.images, b.images) and a.has_twins
-    assert a.images.shape == (1, 224, 224, 3) and a.images.dtype == np.uint8
-    assert (a.labels[0] == WORDS.index("dog")).sum() == np.isin(a.instances[0], [1, 2]).sum()
-    assert not np.array_equal(a.images, still(1).images)
-
-
-def test_a_clip_moves_its_objects_until_they_meet():
-    clip = make_clip(generator("clips", TEST, 0, 0), ("dog", "cat"), frames=8)
-    assert clip.images.shape == (8, 224, 224, 3) and len(clip.poses) == 8
-    apart = [np.linalg.norm(np.subtract(a.centre, b.centre)) for a, b in clip.poses]
-    assert min(apart) < apart[0] and np.argmin(apart) in (3, 4, 5)
-
-
-def test_twins_are_drawn_with_the_chance_given():
-    draws = [choose_words(np.random.default_rng(i), (3,), 0.5) for i in range(200)]
-    assert 0.4 < np.mean([len(set(words)) < 3 for words in draws]) < 0.6
-
-
-def test_an_unknown_kind_or_split_is_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of stills, .* got 'films'"):
-        generator("films", TEST, 0, 0)
-    with pytest.raises(ValueError, match=r"split must be VALIDATION \(1\) or TEST \(2\), got 0"):
-        generator("stills", 0, 0, 0)
-
+from tests.test_posed_emoji import still
 
 # One interface
 
@@ -119,76 +52,6 @@ def test_paired_scores_are_zero_against_themselves():
     rows = score_rows("x", "training", scores, 0)
     assert rows[0][-3:] == (0, 0, 0)
     assert np.allclose(rows[1][-3:], 0.1)
-
-
-# Detection
-
-
-def test_a_box_lies_around_each_component_that_is_large_enough():
-    labels = np.full((64, 64), 50)
-    labels[4:24, 8:28] = 3
-    labels[40:60, 30:50] = 3
-    labels[0:3, 60:64] = 5
-    boxes = detection.find_boxes(labels, np.where(labels == 3, 0.5, 0.1))
-    assert boxes == [Box(3, 0.5, 4, 8, 20, 20), Box(3, 0.5, 40, 30, 20, 20)]
-
-
-def test_a_perfect_detector_has_average_precision_one():
-    truth = [detection.true_boxes(still(i)) for i in range(4)]
-    matches = detection.match_boxes(truth, truth)
-    assert np.allclose(detection.average_precision(matches, np.ones(4)), 1)
-
-
-def test_no_box_has_average_precision_zero_and_no_truth_has_none():
-    truth = [detection.true_boxes(still(i)) for i in range(2)]
-    nothing = detection.match_boxes(truth, [[], []])
-    assert np.allclose(detection.average_precision(nothing, np.ones(2)), 0)
-    assert np.isnan(detection.average_precision(nothing, np.zeros(2))).all()
-
-
-def test_average_precision_by_hand():
-    # Two true boxes; hits at ranks 1 and 3. Precision is 1 up to recall 1/2, then 2/3:
-    # of 101 recalls, 51 are at most 1/2.
-    truth = [[Box(0, 1.0, 0, 0, 10, 10), Box(0, 1.0, 50, 50, 10, 10)]]
-    found = [[Box(0, 0.9, 0, 0, 10, 10), Box(0, 0.8, 100, 100, 9, 9), Box(0, 0.7, 50, 50, 10, 10)]]
-    scores = detection.average_precision(detection.match_boxes(truth, found), np.ones(1))
-    assert np.allclose(scores, (51 + 50 * 2 / 3) / 101)
-
-
-def test_average_precision_is_that_of_pycocotools_on_any_draw_of_pictures():
-    rng = np.random.default_rng(0)
-    truth, found = [], []
-    for _ in range(12):
-        boxes = [
-            Box(int(rng.integers(3)), 1.0, *rng.integers(0, 60, 2).tolist(), 30, 40)
-            for _ in range(3)
-        ]
-        truth.append(boxes)
-        moved = [b._replace(top=b.top + int(rng.integers(0, 12))) for b in boxes]
-        noise = [Box(int(rng.integers(3)), 1.0, 5, 5, 20, 20) for _ in range(2)]
-        found.append([b._replace(score=float(rng.random())) for b in (*moved, *noise)])
-    from pycocotools.cocoeval import COCOeval
-
-    times = rng.multinomial(12, np.full(12, 1 / 12))
-    for weights in (np.ones(12, int), times):
-        drawn = np.repeat(np.arange(12), weights)
-        judge = COCOeval(
-            detection._as_coco([truth[i] for i in drawn]),
-            detection._as_coco([found[i] for i in drawn]),
-            "bbox",
-        )
-        judge.params.iouThrs = np.array(detection.THRESHOLDS)
-        judge.evaluate()
-        judge.accumulate()
-        precision = judge.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, words]
-        wanted = [level[level > -1].mean() for level in precision]
-        own = detection.average_precision(detection.match_boxes(truth, found), weights)
-        assert np.allclose(own, wanted)
-
-
-def test_boxes_apart_share_nothing():
-    assert detection.box_iou(Box(0, 1, 0, 0, 10, 10), Box(0, 1, 50, 50, 10, 10)) == 0
-    assert detection.box_iou(Box(0, 1, 0, 0, 10, 10), Box(0, 1, 0, 5, 10, 10)) == 50 / 150
 
 
 # By example
