@@ -81,7 +81,8 @@ class Draws:
             counted = self.cells[cell].counts[self.split]
             scored = {name: mean_iou(counted[name].sum(0)) for name in self.cells[cell].evidence}
             return max(scored, key=scored.__getitem__)
-        return self.cells[cell].choice(setting)
+        known = setting in self.cells[cell].evidence
+        return setting if known else self.cells[cell].choice(setting)
 
     def difference(
         self, cells: Sequence[int], a: str, b: str, measure: str = "mIoU"
