@@ -20,7 +20,13 @@ from scclip_core.clip import FrozenCLIP, add_mlp, join_heads, require_tensor
 from scclip_core.hooks import HookedModule
 from scclip_core.images import Picture, open_picture
 from scclip_core.prediction import Prediction
-from scclip_core.segmentation import best_class, check_windows, sliding_logits, upsample
+from scclip_core.segmentation import (
+    best_class,
+    check_windows,
+    label_map,
+    sliding_logits,
+    upsample,
+)
 from scclip_core.text import Classes, embed_names, max_over_names, parse_classes
 
 # What each named tensor is, for `trace`; a method adds its own.
@@ -178,9 +184,7 @@ class DenseCLIP(HookedModule):
         self.model.grid_of(images)  # what is no batch of images is refused before any computing
         names, text = self.embed_classes(classes)
         logits = max_over_names(self.logits(images, text), names)  # [B, rows, cols, C]
-        # One image at a time: logits at image size are the largest tensors of all.
-        maps = [upsample(one, images.shape[2:]).argmax(1) for one in torch.split(logits, 1)]
-        return torch.cat(maps)
+        return label_map(logits, images.shape[2:])
 
     def embed_classes(self, classes: Classes) -> tuple[list[tuple[str, ...]], Tensor]:
         """The names of every class, and the unit embeddings [Q, D] of all names, in order."""

@@ -21,6 +21,35 @@ def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """The best class of every pixel, logits [B, rows, cols, C] -> int64 [B, H, W].
+
+    Equal to the argmax of `upsample`, which is only computed for the classes that can win: those
+    whose logit is at least the sure minimum of the best class, at one place or another.
+    """
+    maps = []
+    for one in torch.split(logits, 1):  # logits at image size are the largest tensors of all
+        kept = possible_winners(one[0])
+        maps.append(kept[upsample(one[..., kept], size).argmax(1)])
+    return torch.cat(maps)
+
+
+def possible_winners(logits: Tensor) -> Tensor:
+    """Classes that can be the best at some pixel of a bilinear interpolation, in order.
+
+    Between 2 x 2 patches an interpolated logit lies between the four. So a class wins nowhere if
+    its largest of every four is below the largest among all classes of the smallest of the same
+    four. Takes logits [rows, cols, C]; returns int64 [kept].
+    """
+    maps = logits.movedim(-1, 0)[None]  # [1, C, rows, cols]
+    four = [min(2, side) for side in logits.shape[:2]]
+    highest = F.max_pool2d(maps, four, stride=1)[0]  # [C, rows - 1, cols - 1]
+    lowest = -F.max_pool2d(-maps, four, stride=1)[0]
+    # Interpolation rounds, so what is equal but for the last digits is kept.
+    slack = 8 * torch.finfo(logits.dtype).eps * logits.abs().amax()
+    return (highest >= lowest.amax(0) - slack).flatten(1).any(1).nonzero()[:, 0]
+
+
 def check_windows(patch: int, window: int, stride: int) -> None:
     """Raise ValueError unless `window` is a multiple of the patch and `stride` in 1..window.
 

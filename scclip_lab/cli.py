@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scclip_core.cli import METHODS, load_model, model_options, run_command
-from scclip_core.files import DATA, require_writable
+from scclip_core.files import require_writable
 from scclip_lab.teaching.command import add_grade
+from scclip_lab.training.command import add_training
 
 # torch, open_clip and pandas take seconds to import, so each command imports what it needs when
 # it runs.
@@ -110,24 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=2, help="chapters at a time (%(default)s)")
     notebooks.set_defaults(run=run_notebooks)
 
-    train = commands.add_parser(
-        "train", help="train the bundled model; started again, it goes on where it stopped"
-    )
-    add = train.add_argument
-    add("--out", type=Path, default=DATA / "mini", help="folder of the model (%(default)s)")
-    add("--checkpoint", type=Path, default=Path("mini-checkpoint.pt"), help="(%(default)s)")
-    add("--seed", type=int, default=0, help="of scenes, captions and weights (%(default)s)")
-    train.set_defaults(run=run_train)
-
-    finetune = commands.add_parser(
-        "finetune", help="fine-tune the bundled model on labelled scenes, for comparison"
-    )
-    add = finetune.add_argument
-    add("--count", type=int, default=200, help="test scenes of each style (%(default)s)")
-    add("--seed", type=int, default=7, help="of the test scenes (%(default)s)")
-    add("--out", type=Path, default=FIGURES, help="folder of the table (%(default)s)")
-    add("--work", type=Path, default=Path("runs/finetune"), help="checkpoints (%(default)s)")
-    finetune.set_defaults(run=run_finetune)
+    add_training(commands)
     add_grade(commands)
     return parser
 
@@ -275,23 +259,3 @@ def run_notebooks(args: argparse.Namespace) -> int:
     if not failed and not args.check and not args.names:
         write_manifest()
     return 1 if failed else 0
-
-
-def run_train(args: argparse.Namespace) -> int:
-    """`train`: the bundled model and its training curve."""
-    from scclip_lab.training.curriculum import CURRICULUM
-    from scclip_lab.training.train import train_bundled
-
-    require_writable("--out", args.out)
-    train_bundled(CURRICULUM, args.seed, args.checkpoint, args.out)
-    return 0
-
-
-def run_finetune(args: argparse.Namespace) -> int:
-    """`finetune`: every row of the table, each with a checkpoint of its own."""
-    from scclip_lab.training.finetune import fine_tune_all
-
-    require_writable("--out", args.out)
-    table = fine_tune_all(args.count, args.seed, args.out, args.work)
-    print(table.to_string(index=False))
-    return 0

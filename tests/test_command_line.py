@@ -12,7 +12,7 @@ from scclip_lab.cli import main
 
 COMMANDS = (
     *("evaluate", "reproduce", "evaluate-mini", "figures", "tables"),
-    *("bench", "notebooks", "train", "finetune"),
+    *("bench", "notebooks", "train", "finetune", "distil"),
 )
 
 
@@ -66,7 +66,7 @@ def test_bench_stores_its_ratios_and_then_the_times_of_the_chapters(monkeypatch,
 def test_training_gets_its_options(monkeypatch, tmp_path):
     import pandas as pd
 
-    from scclip_lab.training import curriculum, finetune, train
+    from scclip_lab.training import curriculum, distil, finetune, train
 
     calls = []
     monkeypatch.setattr(train, "train_bundled", lambda *args: calls.append(args))
@@ -77,7 +77,9 @@ def test_training_gets_its_options(monkeypatch, tmp_path):
     assert main(["train", *options]) == 0
     options = ["--out", str(out), "--work", str(tmp_path), "--count", "5", "--seed", "8"]
     assert main(["finetune", *options]) == 0
-    assert calls == [(curriculum.CURRICULUM, 7, file, out), (5, 8, out, tmp_path)]
+    monkeypatch.setattr(distil, "distil_all", lambda *args: calls.append(args))
+    assert main(["distil", "--out", str(out)]) == 0
+    assert calls == [(curriculum.CURRICULUM, 7, file, out), (5, 8, out, tmp_path), (out,)]
 
 
 @pytest.fixture

@@ -101,5 +101,5 @@ def test_the_closing_table_of_baselines_reads_the_tables_it_is_given():
         columns=["what", "model", "ratio", "ratio_low", "ratio_high"],
     )
     table = summary.summarise(scores(), times).set_index("claim")
-    assert "best other: vanilla CLIP 50.0" in table.iloc[0]["training style"]
-    assert table.iloc[-1]["training style"].startswith("1.10 times (1.00 to 1.20)")
+    assert "best other: vanilla CLIP 50.0" in table.iloc[0]["training styles"]
+    assert table.iloc[-1]["training styles"].startswith("1.10 times (1.00 to 1.20)")

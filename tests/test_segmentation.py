@@ -7,6 +7,8 @@ from scclip_core import SCCLIP
 from scclip_core.segmentation import (
     best_class,
     check_windows,
+    label_map,
+    possible_winners,
     sliding_logits,
     upsample,
     window_starts,
@@ -189,3 +191,24 @@ def test_no_classes_at_all_are_refused():
 def test_upsampling_leaves_logits_of_their_own_size_as_they_are():
     logits = torch.randn(2, 5, 7, 3, generator=GENERATOR)
     assert torch.equal(upsample(logits, (5, 7)), logits.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 6), (5, 1), (7, 4)])
+@pytest.mark.parametrize("classes", [1, 2, 30])
+def test_label_maps_are_the_best_class_of_every_pixel(grid, classes):
+    logits = torch.randn(3, *grid, classes, generator=GENERATOR)
+    large = upsample(logits, (45, 37))
+    found = label_map(logits, (45, 37))
+    assert found.shape == (3, 45, 37) and found.dtype == torch.int64
+    best, taken = large.amax(1), large.gather(1, found[:, None])[:, 0]
+    # Classes that are equal but for rounding may change places.
+    torch.testing.assert_close(taken, best, atol=1e-6, rtol=0)
+    assert (found == large.argmax(1)).float().mean() > 0.999
+
+
+def test_only_classes_that_win_somewhere_are_brought_to_image_size():
+    # Class 2 is second at both patches and wins between them; class 3 is never near.
+    logits = torch.tensor([[[1.0, 0.0, 0.9, 0.2], [0.0, 1.0, 0.9, 0.2]]])
+    assert possible_winners(logits).tolist() == [0, 1, 2]
+    assert set(label_map(logits[None], (16, 32)).unique().tolist()) == {0, 1, 2}
+    assert possible_winners(logits[..., [3, 3]]).tolist() == [0, 1]  # ties stay

@@ -34,13 +34,15 @@ def confusion_matrix(
     if prediction.shape != truth.shape:
         wanted, given = tuple(truth.shape), tuple(prediction.shape)
         raise ValueError(f"prediction must have the shape of truth, {wanted}, got {given}")
-    counted = truth != ignore
-    true, predicted = truth[counted].long(), prediction[counted].long()
+    ignored = truth == ignore
+    true, predicted = (labels.long().masked_fill(ignored, 0) for labels in (truth, prediction))
     for name, labels in (("truth", true), ("prediction", predicted)):
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
             given_range = f"{int(labels.min())}..{int(labels.max())}"
             raise ValueError(f"{name} must be in 0..{n_classes - 1}, got {given_range}")
-    pairs = torch.bincount(true * n_classes + predicted, minlength=n_classes**2)
+    # Ignored pixels are counted in a place of their own, which is left out.
+    pairs = (true * n_classes + predicted).masked_fill_(ignored, n_classes**2).flatten()
+    pairs = torch.bincount(pairs, minlength=n_classes**2 + 1)[:-1]
     return pairs.view(n_classes, n_classes)
 
 

@@ -111,8 +111,12 @@ def score_methods(
         indices = range(start, min(start + batch, count))
         scenes = [evaluation_scene(split, seed, i, style) for i in indices]
         truth = torch.from_numpy(np.stack([scene.labels for scene in scenes]))
+        images: dict[FrozenCLIP, Tensor] = {}
         for name, segmenter in methods.items():
-            maps = segmenter.segment(stack_images(segmenter.model, scenes), WORDS).cpu()
+            model = segmenter.model
+            if model not in images:
+                images[model] = stack_images(model, scenes)
+            maps = segmenter.segment(images[model], WORDS).cpu()
             pairs = zip(maps, truth, strict=True)
             found[name] += [count_classes(labels, true, len(WORDS)) for labels, true in pairs]
     return {name: np.stack(counts) for name, counts in found.items()}

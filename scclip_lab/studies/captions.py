@@ -8,10 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from scclip_lab.studies import captions_beyond, captions_results
-from scclip_lab.studies.tables import best_row, in_points, row_where
-
-# How captions call the groups of styles.
-STYLES_TOLD = (("training", "Training styles"), ("held-out", "Style never seen"))
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_points, row_where
 
 
 def histogram(table: pd.DataFrame) -> str:
@@ -89,8 +86,8 @@ def places(table: pd.DataFrame) -> str:
     for style, rows in table.groupby("styles", sort=False):
         gains = rows.set_index("place")["gain"]
         found.append(
-            f"{style} style: most at {gains.idxmax()}, {in_points(gains.max())} points, least at"
-            f" {gains.idxmin()}, {in_points(gains.min())}"
+            f"{STYLE_NAMES[style]}: most at {gains.idxmax()}, {in_points(gains.max())} points,"
+            f" least at {gains.idxmin()}, {in_points(gains.min())}"
         )
     return f"{'; '.join(found)}.".capitalize()
 
@@ -142,14 +139,15 @@ def residual(table: pd.DataFrame) -> str:
 def modules(table: pd.DataFrame) -> str:
     """05_modules: the module that gains most, and all modules, in both groups of styles."""
     found = []
-    for style, name in STYLES_TOLD:
+    for style, name in STYLE_NAMES.items():
         part = table[table["styles"] == style]
         best = best_row(part[(part["measure"] == "mIoU") & (part["ablation"] == "added")])
         totals = part[part["ablation"] == "total"].set_index("measure")["value"]
         found.append(
-            f"{name}: added in order, {best['module'].replace('_', ' ')} gains most mIoU,"
-            f" {in_points(best['value'])} points; all modules {in_points(totals['mIoU'])} of mIoU,"
-            f" {in_points(totals['objects right'])} of object pixels,"
+            f"{name.capitalize()}: added in order, {best['module'].replace('_', ' ')} gains most"
+            f" mIoU, {in_points(best['value'])} points; all modules"
+            f" {in_points(totals['mIoU'])} of mIoU, {in_points(totals['objects right'])} of object"
+            " pixels,"
             f" {in_points(totals['background right'])} of background pixels."
         )
     return " ".join(found)
@@ -158,29 +156,30 @@ def modules(table: pd.DataFrame) -> str:
 def interactions(table: pd.DataFrame) -> str:
     """05_interaction: the pairs that help each other most and least, in both groups of styles."""
     found = []
-    for style, name in STYLES_TOLD:
+    for style, name in STYLE_NAMES.items():
         part = table[(table["measure"] == "mIoU") & (table["styles"] == style)]
         ordered = part.sort_values("value")
         told = [
             f"{in_points(row['value'])} points for {row['first']} with {row['second']}"
             for row in (ordered.iloc[0], ordered.iloc[-1])
         ]
-        found.append(f"{name}: from {' to '.join(told)}.".replace("_", " "))
+        found.append(f"{name.capitalize()}: from {' to '.join(told)}.".replace("_", " "))
     return " ".join(found)
 
 
 def errors(table: pd.DataFrame) -> str:
     """05_errors: the share of wrong object pixels with no module and with all, by what they are."""
     found = []
-    for style, name in STYLES_TOLD:
+    for style, name in STYLE_NAMES.items():
         part = table[(table["styles"] == style) & (table["pixels"] == "object pixels")]
         mixed = part[part["taken for"] == "another object of the scene"].set_index("method")
         absent = part[part["taken for"] == "an absent word"].set_index("method")
         before, after = "values (no module)", "SC-CLIP"
         found.append(
-            f"{name}: another object of the scene {mixed['value'][before]:.1%} with the values,"
-            f" {mixed['value'][after]:.1%} with SC-CLIP; an absent word"
-            f" {absent['value'][before]:.1%} and {absent['value'][after]:.1%} of object pixels."
+            f"{name.capitalize()}: another object of the scene"
+            f" {mixed['value'][before]:.1%} with the values, {mixed['value'][after]:.1%} with"
+            f" SC-CLIP; an absent word {absent['value'][before]:.1%} and"
+            f" {absent['value'][after]:.1%} of object pixels."
         )
     return " ".join(found)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies.tables import best_row, in_points, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_points, row_where
 
 MIDDLE = "layer 8"
 
@@ -37,8 +37,8 @@ def by_example(table: pd.DataFrame) -> str:
     for style in table["styles"].unique():
         where = {"measure": "IoU by example", "styles": style}
         parts.append(
-            f"{style} style: SC-CLIP {_gain(table, method='scclip', **where)} points against the"
-            f" values, {MIDDLE} {_gain(table, method=MIDDLE, **where)}"
+            f"{STYLE_NAMES[style]}: SC-CLIP {_gain(table, method='scclip', **where)} points against"
+            f" the values, {MIDDLE} {_gain(table, method=MIDDLE, **where)}"
         )
     return f"IoU by example, {'; '.join(parts)}."
 
@@ -75,8 +75,8 @@ def retrieval(table: pd.DataFrame) -> str:
             for name in ("scclip", "class token, box", "values")
         )
         parts.append(
-            f"{style} style: SC-CLIP {own:.1f} %, values {base:.1f} %, class token of the box"
-            f" {box:.1f} %"
+            f"{STYLE_NAMES[style]}: SC-CLIP {own:.1f} %, values {base:.1f} %, class token of the"
+            f" box {box:.1f} %"
         )
     return f"Average precision from text to region, {'; '.join(parts)}."
 
@@ -109,8 +109,8 @@ def found_planted(table: pd.DataFrame) -> str:
     part = table[(table["measure"] == "ROC AUC") & (table["case"] == "mean of all")]
     exact, other = row_where(part, detector="lof"), best_row(part[part["detector"] != "lof"])
     return (
-        f"Mean ROC AUC of all cases: exact LOF {exact['value']:.2f}; of the others the detector"
-        f" {other['detector']} has most, {other['value']:.2f} (difference {other['gain']:+.3f}"
+        f"Mean ROC AUC of all cases: exact LOF {exact['value']:.2f}; the best other detector,"
+        f" {other['detector']}, {other['value']:.2f} (difference {other['gain']:+.3f}"
         f" [{other['gain_low']:+.3f}, {other['gain_high']:+.3f}])."
     )
 
@@ -121,9 +121,9 @@ def repair_effects(table: pd.DataFrame) -> str:
     nothing = part[part["repaired"] == "no repair"]
     least = best_row(nothing.assign(loss=-nothing["gain"]), "loss")
     return (
-        f"Without any repair mIoU changes by {in_points(least['gain'])} points at the worst"
-        f" ({least['origin']}); all that is compared here lies between"
-        f" {in_points(part['gain'].min())} and {in_points(part['gain'].max())}."
+        f"Without any repair, mIoU changes by {in_points(least['gain'])} points at worst"
+        f" ({least['origin']}); all the changes shown lie between {in_points(part['gain'].min())}"
+        f" and {in_points(part['gain'].max())}."
     )
 
 
@@ -141,7 +141,7 @@ def detector_times(table: pd.DataFrame) -> str:
 def flags(table: pd.DataFrame) -> str:
     """11_flags: what the rules flag where nothing is planted."""
     part = table[(table["measure"] == "flagged") & (table["case"] == "nothing")]
-    told = [f"{row['rule']} {row['value']:.1f}" for _, row in part.iterrows()]
+    told = [f"{row['rule']}: {row['value']:.1f}" for _, row in part.iterrows()]
     return f"Patches flagged where nothing is planted: {'; '.join(told)}."
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from scclip_lab.studies import METHOD_NAMES
-from scclip_lab.studies.tables import best_row, fit_exponents, in_points, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, fit_exponents, in_points, row_where
 
 
 def prompts(table: pd.DataFrame) -> str:
@@ -15,7 +15,7 @@ def prompts(table: pd.DataFrame) -> str:
     for style, rows in part.groupby("styles", sort=False):
         most = rows.iloc[int(rows["gain"].abs().to_numpy().argmax())]
         found.append(
-            f"{style} style {in_points(most['gain'])} points"
+            f"{STYLE_NAMES[style]} {in_points(most['gain'])} points"
             f" [{in_points(most['gain_low'])}, {in_points(most['gain_high'])}] ({most['prompt']})"
         )
     return f"Largest change of mIoU against the article's sentence, paired: {'; '.join(found)}."
@@ -31,7 +31,7 @@ def absent_words(table: pd.DataFrame) -> str:
             part = rows[rows["measure"] == f"{measure} right"]
             change = part["value"].iloc[-1] - part["value"].iloc[0]
             changes.append(f"{in_points(change)} points of {measure.removesuffix('s')} pixels")
-        found.append(f"{style} style {' and '.join(changes)}")
+        found.append(f"{STYLE_NAMES[style]} {' and '.join(changes)}")
     return f"What {most} words that are not there change: {'; '.join(found)}."
 
 

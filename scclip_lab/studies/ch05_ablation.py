@@ -17,9 +17,9 @@ from scclip_lab.plots import error_bars
 
 # The chapter's other modules, whose figures are drawn again with those of this one.
 from scclip_lab.studies import cases_fusion, ch05_settings, figure  # noqa: F401
-from scclip_lab.studies.ch05_errors import STYLE_NAMES
 from scclip_lab.studies.drawing import CLAIM_STYLE
 from scclip_lab.studies.shared import changed, no_module, share_blocks
+from scclip_lab.studies.tables import STYLE_NAMES
 
 SEED = 7
 MODULES = {

@@ -15,7 +15,7 @@ from scclip_lab.evaluation.metrics import interval
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import METHOD_NAMES, figure, load_table
 from scclip_lab.studies.shared import changed, no_module, share_blocks
-from scclip_lab.studies.tables import in_percent
+from scclip_lab.studies.tables import STYLE_NAMES, in_percent
 
 # What a pixel is labelled as, by the kind of pixel.
 KINDS = {
@@ -32,7 +32,6 @@ COMPARED = {
     "SC-CLIP": SCCLIPConfig(),
 }
 # How figures and tables call the groups of styles.
-STYLE_NAMES = {"training": "training styles", "held-out": "style never seen"}
 COLOURS = {
     "the background": "#E69F00",
     "an object of the scene": "#0072B2",
@@ -118,7 +117,7 @@ def draw_errors(table: pd.DataFrame) -> Figure:
                 share = 100 * rows["value"].to_numpy()
                 axis.barh(rows.index, share, left=left, color=COLOURS[kind], label=kind)
                 left += share
-            axis.set_title(f"{pixels}, {STYLE_NAMES[str(style)]}")
+            axis.set_title(f"{pixels}, {STYLE_NAMES[style]}")
             axis.set_xlabel(f"wrong {pixels} (%)")
     axes[0, 0].invert_yaxis()
     patches = {

@@ -29,7 +29,7 @@ from scclip_lab.studies.drawing import (
     label_rows,
     read_labels,
 )
-from scclip_lab.studies.tables import in_percent, in_points, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, in_percent, in_points, row_where
 
 # Index and style of the test scenes that are shown; their random seed is 1.
 GALLERY = ((0, "training"), (1, "training"), (2, "held-out"))
@@ -180,7 +180,7 @@ def draw_label_maps(table: pd.DataFrame) -> Figure:
                 f"{p} {share:.0%}" for p, share in shares.items()
             )
         image = gallery_scene(index).image
-        rows.append(GalleryRow(f"{style} style", image, maps["truth"], shown, captions))
+        rows.append(GalleryRow(f"{STYLE_NAMES[style]}", image, maps["truth"], shown, captions))
     return draw_scene_gallery(rows, WORDS, N_OBJECTS)
 
 
@@ -199,7 +199,7 @@ def draw_absent_words(table: pd.DataFrame) -> Figure:
     for axis, (style, rows) in zip(axes, table.groupby("styles", sort=False), strict=True):
         for measure, part in rows.groupby("measure", sort=False):
             draw_band(axis, part, "words that are not there", str(measure))
-        axis.set(xlabel="words offered that are not there", title=f"{style} style")
+        axis.set(xlabel="words offered that are not there", title=f"{STYLE_NAMES[style]}")
         axis.set_xticks(sorted(rows["words that are not there"].unique()))
     axes[0].set(ylabel="share (%)", ylim=(0, 102))
     axes[0].legend(frameon=False, fontsize=12, loc="lower left")

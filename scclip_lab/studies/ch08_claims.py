@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from scclip_lab.studies import figure, load_table, verdicts
+from scclip_lab.studies.claims_beyond import BEYOND
 from scclip_lab.studies.claims_mechanism import MECHANISM
 from scclip_lab.studies.claims_results import RESULTS
 
-CLAIMS = (*MECHANISM, *RESULTS)
+CLAIMS = (*MECHANISM, *RESULTS, *BEYOND)
 
 
 def ledger(sources: str = "*") -> pd.DataFrame:
@@ -73,7 +74,7 @@ PARTS = {
     "3": "3: anomalies, attention",
     "4": "4: parameters",
     "5": "5: quality and cost",
-    "6": "6: potential",
+    "6": "6: potential, directions",
 }
 
 

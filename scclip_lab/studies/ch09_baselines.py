@@ -31,6 +31,7 @@ from scclip_lab.studies.drawing import (
     show_image,
     word_colours,
 )
+from scclip_lab.studies.tables import STYLE_NAMES
 
 SCCLIP_BESIDES = "LOF repair; aggregation by layers 8 and 3; layers 3 to 9 fused"
 # What each method does in the last block: attention, residual, MLP; and what it does besides.
@@ -174,7 +175,7 @@ def draw_finetuned(table: pd.DataFrame) -> Figure:
                 amounts, values = line["labelled scenes"], 100 * line["value"]
                 look = {"color": colour, "marker": "o", "capsize": 4, "label": name}
                 axis.errorbar(amounts, values, 100 * error_bars(line), **look)
-        axis.set(xscale="log", xlabel="labelled scenes", title=f"{style} style")
+        axis.set(xscale="log", xlabel="labelled scenes", title=f"{STYLE_NAMES[style]}")
         axis.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
         axis.minorticks_off()
     axes[0].set(ylabel="mIoU (%)", ylim=(0, None))
@@ -244,7 +245,7 @@ def draw_label_maps(table: pd.DataFrame) -> Figure:
         axes = part.subplots(lines, columns).flatten()
         for axis in axes:
             axis.axis("off")
-        show_image(axes[0], evaluation_scene(TEST, 1, SCENE, style).image, f"{style} style")
+        show_image(axes[0], evaluation_scene(TEST, 1, SCENE, style).image, f"{STYLE_NAMES[style]}")
         for axis, (name, labels) in zip(axes[1:], found.items(), strict=False):
             painted = paint_labels(labels, found["truth"], colours)
             show_image(axis, painted, METHOD_NAMES.get(name, name))

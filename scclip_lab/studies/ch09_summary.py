@@ -4,7 +4,7 @@ import pandas as pd
 
 from scclip_lab.datasets.scenes import STYLES
 from scclip_lab.studies import METHOD_NAMES
-from scclip_lab.studies.tables import best_row, in_percent, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_percent, row_where
 
 # SC-CLIP itself, which is not among the other methods.
 OWN = ("scclip", "scclip-published")
@@ -49,7 +49,7 @@ def summarise(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     low, middle, high = ratio[["ratio_low", "ratio", "ratio_high"]]
     text = f"{middle:.2f} times ({low:.2f} to {high:.2f}), ViT-B/16 shapes"
     rows.append(("SC-CLIP takes 1.2 times as long (article)", text, "the same"))
-    return pd.DataFrame(rows, columns=["claim", *(f"{style} style" for style in STYLES)])
+    return pd.DataFrame(rows, columns=["claim", *(f"{STYLE_NAMES[style]}" for style in STYLES)])
 
 
 def _score(table: pd.DataFrame, method: str) -> str:

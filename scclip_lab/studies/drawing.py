@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scclip_core.prediction import palette
 from scclip_lab.plots import GREY, error_bars
+from scclip_lab.studies.tables import STYLE_NAMES
 
 # How every claim of the article is drawn.
 CLAIM_STYLE: dict[str, Any] = {"color": "#CC79A7", "linestyle": "--", "linewidth": 2}
@@ -140,7 +141,7 @@ def draw_method_scores(
         for i, (style, rows) in enumerate(part.groupby("styles", sort=False)):
             rows = rows.set_index("method").loc[list(names)]
             place = np.arange(len(rows)) + 0.38 * (i - 0.5)
-            look = {"capsize": 3, "label": f"{style} style"}
+            look = {"capsize": 3, "label": f"{STYLE_NAMES[style]}"}
             axis.barh(place, 100 * rows["value"], 0.36, xerr=100 * error_bars(rows), **look)
         axis.set_yticks(range(len(names)), list(names.values()))
         axis.set_xlabel(f"{measure} (%)")

@@ -31,6 +31,7 @@ from scclip_lab.plots import OKABE_ITO, save_figure, set_theme
 from scclip_lab.studies import METHOD_NAMES
 from scclip_lab.studies.drawing import GalleryRow, draw_method_scores, draw_scene_gallery
 from scclip_lab.studies.phenomena import draw_phenomena, measure_phenomena
+from scclip_lab.studies.tables import STYLE_NAMES
 
 # Random seeds of the test scenes; nothing was chosen on them.
 GALLERY_SEED, EVALUATION_SEED = 1, 7
@@ -82,7 +83,7 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
                 )
                 words = " ".join(scene.words)
                 numbers.append((style, index, words, method, *scores.values()))
-            title = f"{style} style\nscene {index}"
+            title = f"{STYLE_NAMES[style]}\nscene {index}"
             rows.append(GalleryRow(title, scene.image, scene.labels, maps, captions))
     note = (
         f"The first test scenes of each style, unchosen; all {len(WORDS)} words are"

@@ -22,7 +22,7 @@ from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.plots import error_bars
 from scclip_lab.studies import load_table
 from scclip_lab.studies.reading import PATCH, patch_labels
-from scclip_lab.studies.tables import in_percent
+from scclip_lab.studies.tables import STYLE_NAMES, in_percent
 
 PLACES = (
     "objects, whole patches",
@@ -145,7 +145,7 @@ def draw_places(table: pd.DataFrame) -> Figure:
         names = {"gain": "value", "gain_low": "low", "gain_high": "high"}
         gains = 100 * rows[list(names)].rename(columns=names)
         place = np.arange(len(PLACES)) + 0.38 * (i - 0.5)
-        error, label = error_bars(gains), f"{style} style"
+        error, label = error_bars(gains), f"{STYLE_NAMES[style]}"
         axis.barh(place, gains["value"], 0.36, xerr=error, capsize=4, label=label)
     axis.axvline(0, color="0.3", linewidth=1)
     axis.set_yticks(range(len(PLACES)), PLACES)

@@ -7,8 +7,7 @@ functions that take something else return a rule.
 import pandas as pd
 
 from scclip_lab.studies.ch05_ablation import sum_gains
-from scclip_lab.studies.ch05_errors import STYLE_NAMES
-from scclip_lab.studies.tables import fit_exponents, in_percent, in_points, row_where
+from scclip_lab.studies.tables import STYLE_NAMES, fit_exponents, in_percent, in_points, row_where
 from scclip_lab.studies.verdicts import (
     FAILS,
     HOLDS,

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 
+# What tables, figures and captions call the groups of drawing styles, `datasets.scenes.STYLES`.
+STYLE_NAMES: dict[object, str] = {"training": "training styles", "held-out": "style never seen"}
+
 
 def row_where(table: pd.DataFrame, **where: object) -> pd.Series:
     """The one row in which every named column has the given value.

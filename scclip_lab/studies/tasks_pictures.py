@@ -19,6 +19,7 @@ from scclip_lab.studies import tasks_example as example
 from scclip_lab.studies import tasks_retrieval as retrieval
 from scclip_lab.studies import tasks_video as video
 from scclip_lab.studies.drawing import label_rows, read_labels, show_image
+from scclip_lab.studies.tables import STYLE_NAMES
 from scclip_lab.studies.tasks_common import NAMES, all_readers, as_input, name_pixels, read_all
 
 SEED = 7
@@ -75,7 +76,7 @@ def draw_boxes(table: pd.DataFrame) -> Figure:
         image = detection.scene(index, SEED, style).images[0]
         for axis, name in zip(column, names, strict=True):
             where = (table["styles"] == style) & (table["index"] == index)
-            title = f"{style} style" if name == "truth" else NAMES[name]
+            title = f"{STYLE_NAMES[style]}" if name == "truth" else NAMES[name]
             _show(axis, image, title)
             for box in table[where & (table["method"] == name)].itertuples():
                 colour = RIGHT if box.right else WRONG
@@ -121,7 +122,7 @@ def draw_masks(table: pd.DataFrame) -> Figure:
         reference = shown.reference
         marked = np.where(reference.instances == 1, 1, 0)[0]
         _show(line[0], video.paint_instances(reference.images[0], marked), "marked")
-        line[0].set_ylabel(f"{shown.word}\ntarget: {style} style", fontsize=10)
+        line[0].set_ylabel(f"{shown.word}\ntarget: {STYLE_NAMES[style]}", fontsize=10)
         for axis, name in zip(line[1:], names, strict=True):
             where = (table["index"] == index) & (table["styles"] == style)
             part = table[where & (table["method"] == name)]

@@ -1,14 +1,13 @@
-"""Small students of the bundled model: other widths and depths, for chapters 12 and 13.
+"""Students of the bundled model: fewer blocks or narrower MLPs, for chapters 12 and 13.
 
-`python -m scclip_lab distil` trains them from nothing and writes `data/students`. A student learns
-to place images and patches where its teacher places them in the space shared with text; its text
-tower is the teacher's. No pixel label is read, and nothing is asked of its middle layers, so that
-their similarities are whatever such a network has by itself.
+`python -m scclip_lab distil` makes them and writes `data/students`. A student begins as a part of
+its teacher: some of its blocks, and of their MLPs the hidden units with the largest weights. Then
+it learns to place images and patches where its teacher places them in the space shared with text;
+its text tower is the teacher's. No pixel label is read, and nothing is asked of its middle layers,
+so that they may become what they will.
 """
 
-import copy
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,35 +28,35 @@ from scclip_core.images import normalise
 from scclip_core.loading import load_clip
 from scclip_lab.datasets.scenes import SIZES
 from scclip_lab.training.curriculum import Batches, Phase
-from scclip_lab.training.model import GRID, MODEL, sine_positions, whitened_patches
+from scclip_lab.training.model import MODEL
+from scclip_lab.training.plan import GRID, PATCH
 
 STUDENTS = DATA / "students"
 # Scenes in a step, and the learning rate of AdamW after its warm-up of so many steps.
-BATCH, RATE, WARM_UP = 8, 2e-3, 100
-HEAD_WIDTH = 32
+BATCH, RATE, WARM_UP = 8, 1e-3, 30
 
 
 @dataclass(frozen=True)
 class Student:
-    """A student to be trained.
+    """A student to be made.
 
     Attributes:
-        width, layers: of its image tower.
-        seed: of its scenes and first weights.
-        steps: number of steps.
-        early: a step after which it is kept as well, as `<name>-early`; 0 for none.
+        blocks: which of the teacher's it keeps, in order, the last one among them.
+        mlp_ratio: hidden units of its MLPs as a multiple of the width.
+        seed: of its scenes.
+        steps: number of training steps.
     """
 
-    width: int
-    layers: int
+    blocks: tuple[int, ...]
+    mlp_ratio: int
     seed: int
     steps: int
-    early: int = 0
 
 
 STUDENT_PLANS = {
-    "narrow": Student(width=96, layers=12, seed=101, steps=1600, early=500),
-    "shallow": Student(width=128, layers=8, seed=102, steps=1600),
+    "slim": Student(tuple(range(12)), mlp_ratio=1, seed=101, steps=600),
+    "shallow": Student((0, 1, 3, 4, 6, 8, 9, 11), mlp_ratio=2, seed=102, steps=600),
+    "short": Student((0, 2, 4, 6, 9, 11), mlp_ratio=4, seed=103, steps=600),
 }
 
 
@@ -77,43 +76,53 @@ def read_densely(model: FrozenCLIP, images: Tensor) -> tuple[Tensor, Tensor]:
     return image, patches
 
 
-def new_student(teacher: FrozenCLIP, plan: Student, sample: Tensor) -> FrozenCLIP:
-    """An untrained student; its text tower is the teacher's.
+def prune(teacher: FrozenCLIP, plan: Student) -> FrozenCLIP:
+    """The part of the teacher that a student begins as, frozen.
 
-    `sample`, normalised images [B, 3, S, S], gives its patch embedding whitened components.
+    Of a hidden unit of an MLP the weight is |its row of W_in| |its column of W_out|.
     """
-    torch.manual_seed(plan.seed)
-    student = student_of(teacher, plan.width, plan.layers)
-    with torch.no_grad():
-        student.visual.conv1.weight.copy_(whitened_patches(sample, plan.width))
-        student.visual.positional_embedding[1:] = 0.3 * sine_positions(GRID, plan.width)
+    student = student_of(teacher, len(plan.blocks), plan.mlp_ratio)
+    student.visual.load_state_dict(
+        {
+            name: value
+            for name, value in teacher.visual.state_dict().items()
+            if not name.startswith("transformer.")
+        },
+        strict=False,
+    )
+    for block, number in zip(student.blocks, plan.blocks, strict=True):
+        state = teacher.blocks[number].state_dict()
+        norms = state["mlp.c_fc.weight"].norm(dim=1) * state["mlp.c_proj.weight"].norm(dim=0)
+        kept = norms.topk(plan.mlp_ratio * teacher.width).indices.sort().values
+        state["mlp.c_fc.weight"] = state["mlp.c_fc.weight"][kept]
+        state["mlp.c_fc.bias"] = state["mlp.c_fc.bias"][kept]
+        state["mlp.c_proj.weight"] = state["mlp.c_proj.weight"][:, kept]
+        block.load_state_dict(state)
     return student
 
 
-def student_of(teacher: FrozenCLIP, width: int, layers: int) -> FrozenCLIP:
-    """A model with another image tower, of random weights, beside the teacher's text tower."""
-    vision = {**MODEL["vision_cfg"], "width": width, "layers": layers, "head_width": HEAD_WIDTH}
+def student_of(teacher: FrozenCLIP, layers: int, mlp_ratio: int) -> FrozenCLIP:
+    """A model with an image tower of random weights beside the teacher's text tower."""
+    vision = {**MODEL["vision_cfg"], "layers": layers, "mlp_ratio": mlp_ratio}
     clip = CLIP(MODEL["embed_dim"], vision, MODEL["text_cfg"])
     state = teacher.clip.state_dict()
     shared = {name: value for name, value in state.items() if not name.startswith("visual.")}
     clip.load_state_dict(shared, strict=False)
-    return FrozenCLIP(clip, f"student {width} x {layers}", teacher.words)
+    return FrozenCLIP(clip, f"student of {layers} blocks", teacher.words)
 
 
-def distil(teacher: FrozenCLIP, plan: Student) -> Iterator[tuple[int, FrozenCLIP]]:
-    """Train a student; yields (step, a copy of it) at `plan.early`, if any, and at the end.
+def distil(teacher: FrozenCLIP, plan: Student) -> FrozenCLIP:
+    """A student, trained.
 
     The loss is the mean of 1 - cos(student, teacher) over patches, plus that over images. The
     learning rate rises linearly and falls to zero along a cosine.
     """
-    counts = (1, 2, 3, 4)
-    batches = Batches((Phase(GRID * 16, BATCH, plan.steps, counts, SIZES),), plan.seed)
-    sample = torch.cat([batches[step].images for step in range(8)])
-    sample = normalise(sample, teacher.mean, teacher.std)
-    student = new_student(teacher, plan, sample)
+    student = prune(teacher, plan)
     student.visual.requires_grad_(True)
     optimizer = torch.optim.AdamW(student.visual.parameters(), lr=RATE, weight_decay=0.02)
     scheduler = LambdaLR(optimizer, lambda step: learning_rate(step, plan.steps))
+    curriculum = (Phase(GRID * PATCH, BATCH, plan.steps, (1, 2, 3, 4), SIZES),)
+    batches = Batches(curriculum, plan.seed)
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=6)
     for step, batch in enumerate(tqdm(loader, total=plan.steps, mininterval=5), start=1):
         images = normalise(batch.images, teacher.mean, teacher.std)
@@ -129,8 +138,8 @@ def distil(teacher: FrozenCLIP, plan: Student) -> Iterator[tuple[int, FrozenCLIP
         scheduler.step()
         if step % 100 == 0:
             tqdm.write(f"step {step}  loss {loss.item():.3f}")
-        if step in (plan.early, plan.steps):
-            yield step, copy.deepcopy(student)
+    student.visual.requires_grad_(False)
+    return student
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -138,13 +147,13 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP) * (1 + float(np.cos(np.pi * step / steps))) / 2
 
 
-def save_student(student: FrozenCLIP, file: Path, step: int) -> None:
-    """Write the image tower, float16, with its width, depth and training steps as metadata."""
+def save_student(student: FrozenCLIP, plan: Student, file: Path) -> None:
+    """Write the image tower, float16, with its numbers of blocks and hidden units as metadata."""
     state = student.visual.state_dict()
     tensors = {name: value.half().contiguous() for name, value in state.items()}
-    plan = {"width": student.width, "layers": student.depth, "step": step}
+    shape = {"layers": len(plan.blocks), "mlp_ratio": plan.mlp_ratio}
     with atomic_write(file) as partial:
-        save_file(tensors, partial, metadata={"student": json.dumps(plan)})
+        save_file(tensors, partial, metadata={"student": json.dumps(shape)})
 
 
 def load_student(name: str) -> FrozenCLIP:
@@ -157,18 +166,15 @@ def load_student(name: str) -> FrozenCLIP:
         raise ValueError(f"name must be a student ({', '.join(known) or 'none'}), got {name!r}")
     file = STUDENTS / f"{name}.safetensors"
     with safe_open(file, "pt") as opened:
-        plan = json.loads(opened.metadata()["student"])
-    student = student_of(load_clip("mini"), plan["width"], plan["layers"])
+        shape = json.loads(opened.metadata()["student"])
+    student = student_of(load_clip("mini"), **shape)
     student.visual.load_state_dict({key: value.float() for key, value in load_file(file).items()})
     student.name = name
     return student
 
 
 def distil_all(out: Path) -> None:
-    """Train every student of `STUDENT_PLANS` and write it into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Make every student of `STUDENT_PLANS` and write it into the folder `out`."""
     teacher = load_clip("mini")
     for name, plan in STUDENT_PLANS.items():
-        for step, student in distil(teacher, plan):
-            suffix = "" if step == plan.steps else "-early"
-            save_student(student, out / f"{name}{suffix}.safetensors", step)
+        save_student(distil(teacher, plan), plan, out / f"{name}.safetensors")

@@ -20,7 +20,7 @@ from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.files import atomic_write
 from scclip_core.loading import load_clip
-from scclip_core.segmentation import upsample
+from scclip_core.segmentation import label_map
 from scclip_lab.datasets.scenes import STYLES, TEST, TRAIN, WORDS, Scene, make_scene
 from scclip_lab.evaluation.metrics import interval, mean_iou, paired_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
@@ -76,7 +76,7 @@ class FineTunedCLIP(nn.Module):
             raise ValueError("classes must be the words of the scenes, all that this model knows")
         grid = self.model.grid_of(images)
         logits = self.head(self.tokens(images)).unflatten(1, grid)  # [B, rows, cols, words]
-        return upsample(logits, images.shape[2:]).argmax(1)
+        return label_map(logits, images.shape[2:])
 
 
 def labelled_scene(number: int) -> Scene:

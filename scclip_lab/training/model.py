@@ -218,13 +218,13 @@ def sine_positions(grid: int, width: int) -> Tensor:
     return torch.cat([rows, cols], -1).reshape(grid * grid, width)
 
 
-def whitened_patches(images: Tensor, width: int = WIDTH) -> Tensor:
-    """First weights of the patch embedding, [width, 3, 16, 16]: principal components of patches.
+def whitened_patches(images: Tensor) -> Tensor:
+    """First weights of the patch embedding, [C, 3, 16, 16]: principal components of patches.
 
     They are scaled so that their outputs have standard deviation 0.5. Images are [B, 3, S, S].
     """
     patches = F.unfold(images, PATCH, stride=PATCH).mT.flatten(0, 1)  # [B * N, 3 * 16 * 16]
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
-    values, vectors = values[-width:], vectors[:, -width:]
+    values, vectors = values[-WIDTH:], vectors[:, -WIDTH:]
     scaled = 0.5 * vectors / (values + 1e-2).sqrt()
-    return scaled.T.reshape(width, 3, PATCH, PATCH).contiguous()
+    return scaled.T.reshape(WIDTH, 3, PATCH, PATCH).contiguous()

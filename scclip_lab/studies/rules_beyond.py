@@ -1,0 +1,38 @@
+"""Rules of the ledger on the article's four future directions.
+
+A rule takes a stored table and returns a finding: the result as a text, and a verdict.
+"""
+
+import pandas as pd
+
+from scclip_lab.studies.verdicts import FAILS, HOLDS, UNDECIDED, Finding, by_sign
+
+
+def carries_over(table: pd.DataFrame) -> Finding:
+    """Chapter 10: SC-CLIP is ahead of the values in every comparison, or in none."""
+    signs = table.apply(by_sign, axis=1)
+    ahead, behind = int((signs == HOLDS).sum()), int((signs == FAILS).sum())
+    tasks = table["task"].nunique()
+    text = (
+        f"{tasks} tasks, {len(table)} comparisons with the values: SC-CLIP ahead in {ahead},"
+        f" behind in {behind}, not to be told apart in {len(table) - ahead - behind}"
+    )
+    if ahead == len(table):
+        return text, HOLDS
+    return text, FAILS if not ahead and behind else UNDECIDED
+
+
+def cheaper_detector(table: pd.DataFrame) -> Finding:
+    """Chapter 11: a detector finds as well as exact LOF, repairs not worse, and is faster."""
+    found = table[table["all three"] == "yes"]
+    if found.empty:
+        parts = ("finds as well", "not worse", "faster")
+        each = [f"{part}: {int((table[part] == 'yes').sum())}" for part in parts]
+        return f"none of {len(table)} detectors is all three ({', '.join(each)})", FAILS
+    last = [column for column in table.columns if column.startswith("time, N")][-1]
+    each = [
+        f"{row['detector']}, mean ROC AUC {row['ROC AUC']:.2f}, {row[last]:.2f} of LOF's time at"
+        f" {last.removeprefix('time, ')}"
+        for _, row in found.iterrows()
+    ]
+    return "; ".join(each), HOLDS
