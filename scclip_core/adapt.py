@@ -1,8 +1,9 @@
 """Hyper-parameters of SC-CLIP chosen from unlabelled pictures (`SCCLIPConfig.adapt`).
 
-A rule scores candidates around a configuration by how their predictions look: how sure they are,
-how many classes they use, whether they stay the same when the picture is flipped or cropped. No
-label is read. B images, grids of rows x cols patches, Q names, C classes.
+A rule scores candidates around a configuration. One looks at similarities alone: at which layers do
+neighbouring patches resemble each other more than distant ones? The others look at predictions: how
+sure they are, how many classes they use, whether they stay the same when the picture is flipped or
+cropped. No label is read. B images, grids of rows x cols patches, C classes.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
+from scclip_core.pipeline import SCCLIP
 from scclip_core.sharing import share_blocks
-from scclip_core.text import Classes, max_over_names, parse_classes
+from scclip_core.similarity import patch_similarity
+from scclip_core.text import Classes, max_over_names
 
 Name = TypeVar("Name", bound=Hashable)
 # What candidates change, one field at a time; layers are those of a model of 12 blocks.
@@ -31,13 +34,17 @@ CHANGES: dict[str, tuple[float, ...]] = {
 TOGETHER: dict[str, tuple[float, ...]] = {"beta": (0.2, 0.6, 0.8), "pre_adjust_idx": (4, 6, 10)}
 # What each rule looks at; larger scores are better.
 RULES = {
+    "near and far": "how much more neighbouring patches resemble each other than distant ones, in"
+    " deviations, at the middle plus at the shallow layer",
     "entropy": "the mean entropy of the patches' predictions, negated",
     "mutual information": "the entropy of the mean prediction minus the mean entropy",
     "flip": "the share of patches that keep their class when the picture is flipped",
     "crop": "the share of patches that keep their class when the picture is cropped",
     "consensus": "the mean rank by entropy, mutual information, flip and crop",
 }
-DEFAULT_RULE = "mutual information"
+DEFAULT_RULE = WITHOUT_WORDS = "near and far"
+# The rules whose ranks the consensus averages.
+PREDICTIONS = ("entropy", "mutual information", "flip", "crop")
 # A crop leaves out this share of the rows above and of the columns on the left, one at least.
 CROPPED = 7
 
@@ -115,23 +122,52 @@ def _cut(size: int) -> int:
 
 
 @torch.no_grad()
-def read_views(
+def read_evidence(
     model: FrozenCLIP, images: Tensor, classes: Classes, configs: Mapping[Name, SCCLIPConfig]
-) -> Iterator[tuple[Name, dict[str, Tensor]]]:
-    """The logits of every view of the images, candidate after candidate.
+) -> Iterator[tuple[Name, dict[str, Tensor], Tensor]]:
+    """What all rules need of images [B, 3, H, W], candidate after candidate.
 
-    Yields (name, view -> logits [B, rows, cols, C]). The blocks run once for each view.
+    Yields (name, evidence, logits [B, rows, cols, C] of the images as they are). The blocks run
+    once for each view.
     """
     views = views_of(images, model.patch_size)
     groups = {view: share_blocks(model, configs) for view in views}
-    for name in configs:
-        names, text = groups["as is"][name].embed_classes(classes)
+    first = next(iter(groups["as is"].values()))
+    gaps = near_far_gaps(first.encode(images), model.grid_of(images))
+    names, text = first.embed_classes(classes)
+    for name, config in configs.items():
         read = {view: groups[view][name].logits(views[view], text) for view in views}
-        yield name, {view: max_over_names(logits, names) for view, logits in read.items()}
+        logits = {view: max_over_names(found, names) for view, found in read.items()}
+        evidence = evidence_of(logits, model.logit_scale)
+        yield name, evidence | _gaps_of(config, gaps), logits["as is"]
+
+
+def _gaps_of(config: SCCLIPConfig, gaps: list[Tensor]) -> dict[str, Tensor]:
+    return {"near and far": gaps[config.pre_adjust_idx] + gaps[config.post_adjust_idx]}
+
+
+def near_far_gaps(layers: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+    """How much more neighbours resemble each other than distant patches, for each layer, [B] each.
+
+    (mean of S_ij over neighbours - mean of S_ij over distant pairs) / standard deviation of S
+
+    Takes the blocks' outputs, [B, 1 + N, C] each. Neighbours are at most one row and one column
+    apart, distant pairs at least half the longer side. S are cosine similarities.
+    """
+    place = torch.arange(grid[0] * grid[1], device=layers[0].device)
+    row, col = place // grid[1], place % grid[1]
+    apart = torch.maximum((row[:, None] - row).abs(), (col[:, None] - col).abs())
+    near, far = apart == 1, apart >= max(1, max(grid) // 2)
+    gaps = []
+    for tokens in layers:
+        similarity = patch_similarity(tokens[:, 1:])
+        difference = similarity[:, near].mean(1) - similarity[:, far].mean(1)
+        gaps.append(difference / similarity.flatten(1).std(1).clamp(min=1e-6))
+    return gaps
 
 
 def evidence_of(logits: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """What all rules need of each image, from the logits of its views.
+    """What the rules on predictions need of each image, from the logits of its views.
 
     Takes logits [B, rows, cols, C] by view, and their factor before the softmax. Returns
         entropy: mean entropy of the patches' predictions in nats, [B].
@@ -167,18 +203,17 @@ def scores_of(evidence: Mapping[Name, Mapping[str, Tensor]], rule: str) -> dict[
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if rule == "consensus":
-        parts = [list(scores_of(evidence, one).values()) for one in RULES if one != rule]
+        parts = [list(scores_of(evidence, one).values()) for one in PREDICTIONS]
         ranks = torch.stack([_ranks(torch.tensor(part)) for part in parts]).mean(0)
         return dict(zip(evidence, ranks.tolist(), strict=True))
     return {name: _score(found, rule) for name, found in evidence.items()}
 
 
 def _score(found: Mapping[str, Tensor], rule: str) -> float:
-    unsure = found["entropy"].mean()
     if rule == "entropy":
-        return -float(unsure)
+        return -float(found["entropy"].mean())
     if rule == "mutual information":
-        return float(entropy(found["prediction"].mean(0)) - unsure)
+        return float(entropy(found["prediction"].mean(0)) - found["entropy"].mean())
     return float(found[rule].mean())
 
 
@@ -191,7 +226,7 @@ def _ranks(scores: Tensor) -> Tensor:
 def adapt(
     model: FrozenCLIP,
     images: Tensor,
-    classes: Classes,
+    classes: Classes | None = None,
     base: SCCLIPConfig | None = None,
     rule: str = DEFAULT_RULE,
     batch: int = 8,
@@ -201,9 +236,13 @@ def adapt(
         given = type(model).__name__
         raise TypeError(f"model must be a FrozenCLIP, as load_clip returns it, got {given}")
     model.grid_of(images)
-    parse_classes(classes)
+    views_of(images[:1], model.patch_size)
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    if classes is None and rule != WITHOUT_WORDS:
+        raise ValueError(
+            f"classes must be given for the rule {rule!r}; {WITHOUT_WORDS!r} needs none"
+        )
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch must be a whole number >= 1, got {batch!r}")
     base = SCCLIPConfig.for_depth(model.depth) if base is None else base
@@ -213,12 +252,29 @@ def adapt(
     configs = candidates(base)
     parts: dict[str, list[dict[str, Tensor]]] = {name: [] for name in configs}
     for some in torch.split(images, batch):
-        for name, logits in read_views(model, some, classes, configs):
-            parts[name].append(evidence_of(logits, model.logit_scale))
-    evidence = {name: join(found) for name, found in parts.items()}
-    scores = scores_of(evidence, rule)
+        for name, found in _evidence(model, some, classes, configs, rule):
+            parts[name].append(found)
+    scores = scores_of({name: join(found) for name, found in parts.items()}, rule)
     chosen = max(scores, key=scores.__getitem__)  # the first of several: nearest to `base`
     return Adapted(configs[chosen], chosen, rule, scores, _reasons(base, configs[chosen], scores))
+
+
+@torch.no_grad()
+def _evidence(
+    model: FrozenCLIP,
+    images: Tensor,
+    classes: Classes | None,
+    configs: Mapping[str, SCCLIPConfig],
+    rule: str,
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The evidence that a rule needs; one that looks at layers alone runs the blocks once."""
+    if rule == WITHOUT_WORDS or classes is None:
+        layers = SCCLIP(model, next(iter(configs.values()))).encode(images)
+        gaps = near_far_gaps(layers, model.grid_of(images))
+        yield from ((name, _gaps_of(config, gaps)) for name, config in configs.items())
+    else:
+        for name, found, _ in read_evidence(model, images, classes, configs):
+            yield name, found
 
 
 def join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

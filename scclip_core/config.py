@@ -185,7 +185,7 @@ class SCCLIPConfig:
         cls,
         model: "FrozenCLIP",
         images: "Tensor",
-        classes: "Classes",
+        classes: "Classes | None" = None,
         base: "SCCLIPConfig | None" = None,
         **options: Any,
     ) -> "Adapted":
@@ -195,7 +195,7 @@ class SCCLIPConfig:
             model: what `load_clip` returns.
             images: as `SCCLIP.segment` takes them, [B, 3, H, W]; with B = 1 it is chosen for
                 this picture.
-            classes: as in `SCCLIP.segment`; no label is read.
+            classes: as in `SCCLIP.segment`, for rules that look at predictions; no label is read.
             base: where to start from (default: `for_depth` of the model).
             options: `rule`, one of `adapt.RULES`, and `batch`, images at once (default: 8).
 

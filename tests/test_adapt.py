@@ -10,17 +10,20 @@ from scclip_core import SCCLIP, SCCLIPConfig, load_clip
 from scclip_core.adapt import (
     CHANGES,
     DEFAULT_RULE,
+    PREDICTIONS,
     RULES,
     Adapted,
     candidates,
     entropy,
     evidence_of,
     join,
-    read_views,
+    near_far_gaps,
+    read_evidence,
     scores_of,
     views_of,
 )
 from scclip_core.similarity import patch_similarity
+from scclip_core.text import max_over_names
 from scclip_lab.datasets.scenes import VALIDATION, WORDS, evaluation_scene
 from scclip_lab.datasets.weathering import KINDS, weather
 from scclip_lab.evaluation.mini import stack_images
@@ -29,12 +32,10 @@ from scclip_lab.studies.ch12_cells import count_right, data_sets, measure_cell, 
 from scclip_lab.studies.ch12_rules import (
     OtsuEachPicture,
     mixture_threshold,
-    near_far_gap,
-    off_diagonal,
     otsu_threshold,
     set_beta,
-    similarity_scores,
     spectral_gap,
+    spectral_scores,
 )
 
 CLASSES = ("dog", "cat", "sand|beach")
@@ -87,15 +88,19 @@ def test_views_are_flipped_and_cropped_at_whole_patches(images):
         views_of(images[:, :, :16], 16)
 
 
-def test_every_view_has_the_logits_of_a_segmenter_alone(model, images):
-    config = SCCLIPConfig(beta=0.6)
-    found = dict(read_views(model, images, CLASSES, {"a": SCCLIPConfig(), "b": config}))
-    alone = SCCLIP(model, config)
-    _, text = alone.embed_classes(CLASSES)
-    logits = alone.logits(images.flip(3), text)
-    assert torch.allclose(found["b"]["flip"][..., :2], logits[..., :2], atol=1e-6)
-    assert torch.allclose(found["b"]["flip"][..., 2], logits[..., 2:].amax(-1), atol=1e-6)
-    assert found["a"]["crop"].shape == (3, 7, 7, 3)
+def test_the_evidence_is_that_of_a_segmenter_alone(model, images):
+    config = SCCLIPConfig(beta=0.6, post_adjust_idx=5)
+    read = list(read_evidence(model, images, CLASSES, {"a": SCCLIPConfig(), "b": config}))
+    (name, found, logits), alone = read[1], SCCLIP(model, config)
+    assert [one[0] for one in read] == ["a", "b"] and name == "b"
+    names, text = alone.embed_classes(CLASSES)
+    seen = {view: alone.logits(x, text) for view, x in views_of(images, 16).items()}
+    wanted = {view: max_over_names(x, names) for view, x in seen.items()}
+    assert torch.allclose(logits, wanted["as is"], atol=1e-6) and logits.shape == (3, 8, 8, 3)
+    for what, values in evidence_of(wanted, model.logit_scale).items():
+        assert torch.allclose(found[what], values, atol=1e-5), what
+    gaps = near_far_gaps(alone.encode(images), (8, 8))
+    assert torch.allclose(found["near and far"], gaps[8] + gaps[5], atol=1e-5)
 
 
 def test_predictions_that_do_not_change_agree_fully_and_others_by_their_share():
@@ -114,7 +119,7 @@ def test_entropy_and_mutual_information_of_known_predictions():
     sure = 100 * torch.eye(4)[torch.arange(16) % 4].view(1, 4, 4, 4)
     known = evidence_of(views(sure), 1.0)
     none = evidence_of(views(torch.zeros(1, 4, 4, 4)), 1.0)
-    scores = {rule: scores_of({"sure": known, "none": none}, rule) for rule in RULES}
+    scores = {rule: scores_of({"sure": known, "none": none}, rule) for rule in PREDICTIONS}
     assert scores["entropy"] == pytest.approx({"sure": 0, "none": -np.log(4)}, abs=1e-5)
     wanted = {"sure": np.log(4), "none": 0}
     assert scores["mutual information"] == pytest.approx(wanted, abs=1e-5)
@@ -161,7 +166,7 @@ def test_adapt_chooses_the_candidate_with_the_highest_score_and_says_why(model, 
 def test_the_batch_changes_nothing_and_a_single_picture_is_enough(model, images):
     one, other = (SCCLIPConfig.adapt(model, images, CLASSES, batch=b) for b in (1, 8))
     assert one.scores == pytest.approx(other.scores, abs=1e-5)
-    alone = SCCLIPConfig.adapt(model, images[:1], CLASSES)
+    alone = SCCLIPConfig.adapt(model, images[:1])
     assert alone.rule == DEFAULT_RULE and alone.scores != pytest.approx(other.scores, abs=1e-6)
 
 
@@ -182,8 +187,9 @@ def test_adapt_starts_where_it_is_told_to(model, images):
         ({"images": [1, 2]}, TypeError, "images must be a tensor, got list"),
         ({"images": torch.zeros(0, 3, 128, 128)}, ValueError, r"images must be \[batch, 3"),
         ({"images": torch.zeros(1, 3, 16, 128)}, ValueError, "at least 2 x 2 patches, got 1 x 8"),
-        ({"classes": ()}, ValueError, "classes"),
-        ({"rule": "oracle"}, ValueError, "rule must be one of entropy, .*, got 'oracle'"),
+        ({"classes": (), "rule": "flip"}, ValueError, "classes"),
+        ({"classes": None, "rule": "crop"}, ValueError, "classes must be given for rule 'crop"),
+        ({"rule": "oracle"}, ValueError, "rule must be one of near and far, .*, got 'oracle'"),
         ({"batch": 0}, ValueError, "batch must be a whole number >= 1, got 0"),
         ({"base": {}}, TypeError, "base must be an SCCLIPConfig, got dict"),
         ({"base": SCCLIPConfig.for_depth(24)}, ValueError, "made for the model's 12 blocks"),
@@ -204,17 +210,15 @@ def test_thresholds_lie_between_two_heaps():
     assert mixture_threshold(values) == mixture_threshold(values)
 
 
-def test_similarities_count_every_pair_once():
-    similarity = torch.arange(9.0).view(1, 3, 3)
-    assert off_diagonal(similarity).tolist() == [1, 2, 5]
-
-
 def test_gaps_are_large_where_there_are_clusters():
     sides = torch.eye(8)[:2].repeat_interleave(4, 0).repeat(8, 1)[None]  # left and right halves
     noise = torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0))
-    ordered, mixed = (patch_similarity(x) for x in (5 * sides + noise, noise))
-    assert near_far_gap(ordered, (8, 8)) > near_far_gap(mixed, (8, 8)) + 0.2
-    assert spectral_gap(ordered, 0.4) > spectral_gap(mixed, 0.4) + 0.2
+    ordered, mixed = ((5 * sides + noise), noise)
+    with_class = [torch.cat([x[:, :1], x], 1) for x in (ordered, mixed)]
+    large, small = near_far_gaps(with_class, (8, 8))
+    assert large > small + 0.2
+    large, small = (spectral_gap(patch_similarity(x), 0.4) for x in (ordered, mixed))
+    assert large > small + 0.2
 
 
 def test_two_separate_clusters_have_the_known_spectrum():
@@ -224,10 +228,10 @@ def test_two_separate_clusters_have_the_known_spectrum():
 
 def test_a_rule_that_reads_layers_does_not_see_other_parameters(model, images):
     configs = candidates(SCCLIPConfig())
-    scores = similarity_scores(SCCLIP(model).encode(images), (8, 8), configs)
-    assert scores["near and far"]["beta=0.8"] == scores["near and far"]["as given"]
-    assert scores["spectral gap"]["mix=0.0"] == scores["spectral gap"]["as given"]
-    assert scores["spectral gap"]["beta=0.8"] != scores["spectral gap"]["as given"]
+    scores = spectral_scores(SCCLIP(model).encode(images), configs)
+    assert scores["mix=0.0"] == scores["as given"] != scores["beta=0.8"]
+    scores = SCCLIPConfig.adapt(model, images, rule="near and far").scores
+    assert scores["beta=0.8"] == scores["as given"] != scores["post_adjust_idx=5"]
 
 
 def test_otsu_for_each_picture_is_otsu_for_a_picture_alone(model, images):

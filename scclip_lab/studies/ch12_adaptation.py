@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from scclip_core.adapt import scores_of
+from scclip_core.adapt import PREDICTIONS, RULES, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import load_clip
 from scclip_lab.datasets.scenes import TEST, VALIDATION
@@ -25,7 +25,7 @@ from scclip_lab.studies.drawing import CLAIM_STYLE
 from scclip_lab.training.distil import load_student
 
 SEED = 7
-STUDENTS = ("narrow-early", "narrow", "shallow")
+STUDENTS = ("slim", "shallow", "short")
 ORACLE, CONSTANTS, CHANCE = "oracle", "the article's constants", "a random candidate"
 CHOSEN = (*SCORING, *SETTING)
 ALL = "all"
@@ -107,6 +107,8 @@ def regrets(cells: Sequence[Cell]) -> pd.DataFrame:
         draws = Draws(cells, split)
         for data in (ALL, *data_sets()):
             inside = [i for i, cell in enumerate(cells) if data in (ALL, cell.data)]
+            if not inside:
+                continue
             for rule, measure in product((CONSTANTS, CHANCE, *CHOSEN), MEAN_AND_PARTS):
                 if split == VALIDATION and measure != "mIoU":
                     continue
@@ -142,14 +144,16 @@ def correlations(cells: Sequence[Cell]) -> pd.DataFrame:
         names = list(cell.evidence) if rule in cell_rules() else list(first.values())
         scored = [cell.scores[rule][name] for name in names]
         truth = [float(mean_iou(cell.counts[TEST][name].sum(0))) for name in names]
-        value = float(spearmanr(scored, truth).statistic)
+        # Where a rule or the truth tells no candidates apart there is no correlation.
+        apart = min(len(set(scored)), len(set(truth))) > 1
+        value = float(spearmanr(scored, truth).statistic) if apart else float("nan")
         rows.append((cell.model, cell.data, rule, value, len(names)))
     return pd.DataFrame(rows, columns=["model", "data", "rule", "spearman", "candidates"])
 
 
 def cell_rules() -> tuple[str, ...]:
     """The rules that tell all candidates apart."""
-    return tuple(rule for rule in SCORING if rule not in ("near and far", "spectral gap"))
+    return (*PREDICTIONS, "consensus")
 
 
 def model_table(cells: Sequence[Cell], rule: str) -> pd.DataFrame:
@@ -178,7 +182,7 @@ def each_picture(cells: Sequence[Cell]) -> pd.DataFrame:
     Returns for every rule the columns each picture, data set, constants.
     """
     rows = []
-    for rule in cell_rules():
+    for rule in RULES:
         found = []
         for cell in cells:
             counts = cell.counts[VALIDATION]

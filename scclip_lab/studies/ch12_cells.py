@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scclip_core.adapt import RULES, candidates, evidence_of, read_views, scores_of
+from scclip_core.adapt import RULES, candidates, join, read_evidence, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import LAYERS, SCCLIPConfig
 from scclip_core.segmentation import upsample
@@ -17,12 +17,12 @@ from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluatio
 from scclip_lab.datasets.weathering import weather
 from scclip_lab.evaluation.metrics import count_classes
 from scclip_lab.evaluation.mini import stack_images
-from scclip_lab.studies.ch12_rules import similarity_scores, thresholds
+from scclip_lab.studies.ch12_rules import spectral_scores, thresholds
 from scclip_lab.studies.drawing import LABEL_STEP
 
 GIVEN = "as given"
 # Rules that score candidates, and rules that set beta alone.
-SCORING = (*RULES, "near and far", "spectral gap")
+SCORING = (*RULES, "spectral gap")
 SETTING = ("Otsu", "Otsu, each picture", "mixture")
 
 
@@ -133,19 +133,15 @@ def measure_cell(
     counts: dict[int, dict[str, list[np.ndarray]]] = {split: {} for split in scenes}
     for some in _split(scenes[VALIDATION], batch):
         images = stack_images(model, some)
-        for name, logits in read_views(model, images, WORDS, configs):
-            evidence[name].append(evidence_of(logits, model.logit_scale))
-            counts[VALIDATION].setdefault(name, []).append(count_right(logits["as is"], some))
-    joined = {
-        name: {what: torch.cat([part[what] for part in parts]) for what in parts[0]}
-        for name, parts in evidence.items()
-    }
+        for name, found, logits in read_evidence(model, images, WORDS, configs):
+            evidence[name].append(found)
+            counts[VALIDATION].setdefault(name, []).append(count_right(logits, some))
+    joined = {name: join(parts) for name, parts in evidence.items()}
     shared = share_blocks(model, configs)
     layers = shared[GIVEN].encode(stack_images(model, scenes[VALIDATION]))
     setting = thresholds(model, configs[GIVEN], layers)
-    grid = model.grid_of(stack_images(model, scenes[VALIDATION][:1]))
     scores = {rule: scores_of(joined, rule) for rule in RULES}
-    scores |= similarity_scores(layers, grid, configs)
+    scores["spectral gap"] = spectral_scores(layers, configs)
     text = shared[GIVEN].embed_classes(WORDS)[1]
     for split, methods in ((VALIDATION, setting), (TEST, {**shared, **setting})):
         for some in _split(scenes[split], batch):

@@ -1,4 +1,4 @@
-"""Chapter 12: rules that read similarities alone: thresholds for beta, gaps that choose layers."""
+"""Chapter 12: rules that read similarities alone: thresholds for beta, the spectral gap."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -67,20 +67,6 @@ def mixture_threshold(values: np.ndarray, seed: int = 0) -> float:
     return float(places[crossings[-1] + 1] if len(crossings) else (low + high) / 2)
 
 
-def near_far_gap(similarity: Tensor, grid: tuple[int, int]) -> float:
-    """How much more patches resemble their neighbours than those far away, in deviations.
-
-    (mean of S_ij over neighbours on the grid - mean over pairs at least half a grid apart) / std S
-
-    Takes similarities [B, N, N]; the mean over images.
-    """
-    row, col = torch.arange(grid[0] * grid[1]) // grid[1], torch.arange(grid[0] * grid[1]) % grid[1]
-    apart = torch.maximum((row[:, None] - row).abs(), (col[:, None] - col).abs())
-    near, far = apart == 1, apart >= max(grid) // 2
-    gap = similarity[:, near].mean(1) - similarity[:, far].mean(1)
-    return float((gap / similarity.flatten(1).std(1)).mean())
-
-
 def spectral_gap(similarity: Tensor, beta: float) -> float:
     """How clearly the graph of patches falls into clusters: the largest gap of its eigenvalues.
 
@@ -97,27 +83,19 @@ def spectral_gap(similarity: Tensor, beta: float) -> float:
     return float(values[:, first - 1 : last + 1].diff(dim=1).amax(1).mean())
 
 
-def similarity_scores(
-    layers: list[Tensor], grid: tuple[int, int], configs: Mapping[str, SCCLIPConfig]
-) -> dict[str, dict[str, float]]:
-    """The scores of all candidates by the two gaps: rule -> candidate -> score.
+def spectral_scores(layers: list[Tensor], configs: Mapping[str, SCCLIPConfig]) -> dict[str, float]:
+    """The spectral gap of the graph of the middle layer at beta, for every candidate.
 
-    "near and far" adds the gaps of the middle and the shallow layer; "spectral gap" is that of the
-    graph of the middle layer at beta. A rule does not see the other parameters: candidates that
-    differ in those alone have the same score. Takes the blocks' outputs [B, L, C].
+    The rule does not see the other parameters: candidates that differ in those alone have the same
+    score. Takes the blocks' outputs [B, L, C] of the unlabelled pictures.
     """
-    alike = [patch_similarity(tokens[:, 1:]) for tokens in layers]
-    gaps = [near_far_gap(similarity, grid) for similarity in alike]
     spectra: dict[tuple[int, float], float] = {}
-    found: dict[str, dict[str, float]] = {"near and far": {}, "spectral gap": {}}
-    for name, config in configs.items():
+    for config in configs.values():
         middle = config.pre_adjust_idx
         if (middle, config.beta) not in spectra:
-            gap = spectral_gap(alike[middle][:GRAPHS], config.beta)
-            spectra[middle, config.beta] = gap
-        found["near and far"][name] = gaps[middle] + gaps[config.post_adjust_idx]
-        found["spectral gap"][name] = spectra[middle, config.beta]
-    return found
+            similarity = patch_similarity(layers[middle][:GRAPHS, 1:])
+            spectra[middle, config.beta] = spectral_gap(similarity, config.beta)
+    return {name: spectra[c.pre_adjust_idx, c.beta] for name, c in configs.items()}
 
 
 class OtsuEachPicture(SharedSCCLIP):
