@@ -22,6 +22,7 @@ from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure, is_fast
 from scclip_lab.studies.ch12_cells import GIVEN, SCORING, SETTING, Cell, data_sets, measure_cell
 from scclip_lab.studies.drawing import CLAIM_STYLE
+from scclip_lab.studies.tables import row_where
 from scclip_lab.training.distil import load_student
 
 SEED = 7
@@ -29,6 +30,8 @@ STUDENTS = ("slim", "shallow", "short")
 ORACLE, CONSTANTS, CHANCE = "oracle", "the article's constants", "a random candidate"
 CHOSEN = (*SCORING, *SETTING)
 ALL = "all"
+# A rule is safe where the interval of its gain over the constants ends above this, a point.
+MARGIN = -0.01
 
 
 def load_models() -> list[FrozenCLIP]:
@@ -198,6 +201,29 @@ def each_picture(cells: Sequence[Cell]) -> pd.DataFrame:
             found.append([float(mean_iou(np.sum(part, 0))) for part in (single, *whole)])
         rows.append((rule, *np.mean(found, 0)))
     return pd.DataFrame(rows, columns=["rule", "each picture", "data set", "constants"])
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """What each rule is worth on test scenes, over all cells, from the table of `regrets`.
+
+    "better": the interval of its gain over the constants lies above zero. "safe": it lies above
+    `MARGIN`. "knows": the interval of its difference to a random candidate lies above zero. The
+    first row is the rule with the least regret on validation scenes.
+    """
+    part = table[(table["split"] == "test") & (table["measure"] == "mIoU") & (table["data"] == ALL)]
+    best, rows = winner(table), []
+    for rule in (best, *(name for name in CHOSEN if name != best)):
+        row = row_where(part, rule=rule)
+        gain = [100 * row[name] for name in ("gain", "gain_low", "gain_high")]
+        verdicts = {
+            "better than the constants": row["gain_low"] > 0,
+            "safe": row["gain_low"] > MARGIN,
+            "better than chance": row["chance_low"] > 0,
+        }
+        told = {what: "yes" if holds else "no" for what, holds in verdicts.items()}
+        shown = f"{gain[0]:+.1f} [{gain[1]:+.1f}, {gain[2]:+.1f}]"
+        rows.append({"rule": rule, "gain (points)": shown, **told})
+    return pd.DataFrame(rows)
 
 
 @figure("12_regret")
