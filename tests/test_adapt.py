@@ -188,7 +188,7 @@ def test_adapt_starts_where_it_is_told_to(model, images):
         ({"images": torch.zeros(0, 3, 128, 128)}, ValueError, r"images must be \[batch, 3"),
         ({"images": torch.zeros(1, 3, 16, 128)}, ValueError, "at least 2 x 2 patches, got 1 x 8"),
         ({"classes": (), "rule": "flip"}, ValueError, "classes"),
-        ({"classes": None, "rule": "crop"}, ValueError, "classes must be given for rule 'crop"),
+        ({"classes": None, "rule": "crop"}, ValueError, "classes must be given for the rule 'crop"),
         ({"rule": "oracle"}, ValueError, "rule must be one of near and far, .*, got 'oracle'"),
         ({"batch": 0}, ValueError, "batch must be a whole number >= 1, got 0"),
         ({"base": {}}, TypeError, "base must be an SCCLIPConfig, got dict"),
