@@ -4,7 +4,14 @@ Layer indices count block outputs from 0: layer 8 is the output of the ninth blo
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scclip_core.adapt import Adapted
+    from scclip_core.clip import FrozenCLIP
+    from scclip_core.text import Classes
 
 ARTICLE_TEMPLATE = "a photo of {}"
 SWITCHES = (
@@ -172,6 +179,34 @@ class SCCLIPConfig:
                 f"give the layer indices and the depth yourself"
             )
         return cls(depth=depth, **LAYERS[depth])
+
+    @classmethod
+    def adapt(
+        cls,
+        model: "FrozenCLIP",
+        images: "Tensor",
+        classes: "Classes | None" = None,
+        base: "SCCLIPConfig | None" = None,
+        **options: Any,
+    ) -> "Adapted":
+        """A configuration chosen from unlabelled pictures: for all of them, or for one alone.
+
+        Args:
+            model: what `load_clip` returns.
+            images: as `SCCLIP.segment` takes them, [B, 3, H, W]; with B = 1 it is chosen for
+                this picture.
+            classes: as in `SCCLIP.segment`, for rules that look at predictions; no label is read.
+            base: where to start from (default: `for_depth` of the model).
+            options: `rule`, one of `adapt.RULES`, and `batch`, images at once (default: 8).
+
+        Returns an `Adapted`: its `config`, the `reasons` for each field that differs from `base`,
+        and the score of every candidate. What a rule is worth, chapter 12 measures.
+
+        Raises TypeError and ValueError that name the argument.
+        """
+        from scclip_core.adapt import adapt
+
+        return adapt(model, images, classes, base, **options)
 
     @classmethod
     def published(cls, depth: int = 12) -> Self:

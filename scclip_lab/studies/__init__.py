@@ -38,6 +38,7 @@ CHAPTERS = (
     "ch09_baselines",
     "ch10_tasks",
     "ch11_detectors",
+    "ch12_adaptation",
     "ch14_words",
     "ch15_inside",
 )

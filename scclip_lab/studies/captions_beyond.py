@@ -145,6 +145,44 @@ def flags(table: pd.DataFrame) -> str:
     return f"Patches flagged where nothing is planted: {'; '.join(told)}."
 
 
+def regret(table: pd.DataFrame) -> str:
+    """12_regret: the rule chosen on validation scenes, beside the constants and chance."""
+    part = table[(table["measure"] == "mIoU") & (table["data"] == "all")]
+    fixed = ("the article's constants", "a random candidate")
+    rules = part[~part["rule"].isin(fixed)]
+    seen, tested = rules[rules["split"] == "validation"], part[part["split"] == "test"]
+    best = row_where(tested, rule=best_row(seen.assign(gained=-seen["value"]), "gained")["rule"])
+    constants, chance = (100 * row_where(tested, rule=rule)["value"] for rule in fixed)
+    gain = best[["gain", "gain_low", "gain_high"]] * 100
+    return (
+        f"Regret in points of mIoU, all models: the rule with the least on validation scenes,"
+        f" {best['rule']}, has {100 * best['value']:.1f} on test scenes, the article's constants"
+        f" {constants:.1f}, a random candidate {chance:.1f}. The rule minus the constants:"
+        f" {gain.iloc[0]:+.1f} [{gain.iloc[1]:+.1f}, {gain.iloc[2]:+.1f}]."
+    )
+
+
+def criteria(table: pd.DataFrame) -> str:
+    """12_criteria: the mean correlation of every rule, and in how many cells it is positive."""
+    told = []
+    for rule, part in table.groupby("rule", sort=False):
+        known = part["spearman"].dropna()
+        told.append(f"{rule} {known.mean():+.2f} ({(known > 0).sum()} of {len(known)} positive)")
+    return f"Mean of Spearman's correlation with mIoU: {'; '.join(told)}."
+
+
+def adapted_models(table: pd.DataFrame) -> str:
+    """12_models: in how many cells the rule is above and below the constants."""
+    fixed = ("oracle", "the article's constants", "a random candidate")
+    part = table[(table["measure"] == "mIoU") & ~table["setting"].isin(fixed)]
+    above, below = (part["gain"] > 0).sum(), (part["gain"] < 0).sum()
+    return (
+        f"The rule is {part['setting'].iloc[0]}. Of {len(part)} pairs of a model and a data set it"
+        f" is above the constants in {above}, below them in {below}, and changes nothing, or"
+        f" nothing that counts, in {len(part) - above - below}."
+    )
+
+
 CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "10_detection": detection,
     "10_example": by_example,
@@ -157,4 +195,7 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "11_effects": repair_effects,
     "11_times": detector_times,
     "11_flags": flags,
+    "12_regret": regret,
+    "12_criteria": criteria,
+    "12_models": adapted_models,
 }
