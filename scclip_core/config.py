@@ -46,6 +46,9 @@ LAYERS: dict[int, dict[str, Any]] = {
         "res_cls": 0.1,
     },
 }
+INDICES = ("pre_adjust_idx", "post_adjust_idx", "multi_start_idx", "multi_end_idx")
+# The fewest blocks that have a shallow, a middle and a last but one layer to choose.
+LEAST_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,7 @@ class SCCLIPConfig:
         for name in SWITCHES:
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         least = {"lof_neighbors": 1, "depth": 2}
-        indices = ("pre_adjust_idx", "post_adjust_idx", "multi_start_idx", "multi_end_idx")
-        for name in ("lof_neighbors", "depth", *indices):
+        for name in ("lof_neighbors", "depth", *INDICES):
             low, value = least.get(name, 0), getattr(self, name)
             self._require(name, type(value) is int and value >= low, f"a whole number >= {low}")
         for name in ("contamination", "beta", "content_gain", "mix", "res_cls"):
@@ -156,29 +158,34 @@ class SCCLIPConfig:
 
     def check_depth(self, depth: int) -> None:
         """Raise ValueError where the layers were chosen for a model of another depth."""
-        if depth != self.depth:
-            known = LAYERS.get(depth)
-            layers = ", ".join(f"{name}={value}" for name, value in (known or {}).items())
-            hint = (
-                f"SCCLIPConfig.for_depth({depth}) has the author's values ({layers})"
-                if known
-                else f"choose layers for it, and say so with depth={depth}"
-            )
-            raise ValueError(
-                f"config must be made for the model's {depth} blocks, "
-                f"its layers are meant for {self.depth}: {hint}"
-            )
+        if depth == self.depth:
+            return
+        layers = ", ".join(f"{name}={value}" for name, value in layers_at(depth).items())
+        origin = "the author's values" if depth in LAYERS else "layers of the same relative depth"
+        hint = (
+            f"SCCLIPConfig.for_depth({depth}) has {origin} ({layers})"
+            if layers
+            else f"choose layers for it, and say so with depth={depth}"
+        )
+        raise ValueError(
+            f"config must be made for the model's {depth} blocks, "
+            f"its layers are meant for {self.depth}: {hint}"
+        )
 
     @classmethod
     def for_depth(cls, depth: int) -> Self:
-        """The known layers and residual weight for a ViT of 12 (B/16, B/32) or 24 (L/14) blocks."""
-        if depth not in LAYERS:
-            known = " and ".join(map(str, LAYERS))
+        """The layers and the residual weight for a ViT of `depth` blocks.
+
+        Known for 12 (B/16 and B/32, the article) and 24 (L/14, the author). At any other depth
+        >= 4 they follow a rule of relative depth, whose quality nobody has measured on large
+        models (see `layers_at`). Raises ValueError for fewer blocks.
+        """
+        if type(depth) is not int or depth < LEAST_DEPTH:
             raise ValueError(
-                f"depth must be one with known layers ({known}), got {depth!r}; "
+                f"depth must be a whole number >= {LEAST_DEPTH}, got {depth!r}; "
                 f"give the layer indices and the depth yourself"
             )
-        return cls(depth=depth, **LAYERS[depth])
+        return cls(depth=depth, **layers_at(depth))
 
     @classmethod
     def adapt(
@@ -210,7 +217,7 @@ class SCCLIPConfig:
 
     @classmethod
     def published(cls, depth: int = 12) -> Self:
-        """What the published code (SuleBai/SC-CLIP) computes, at a depth that `for_depth` knows."""
+        """What the published code (SuleBai/SC-CLIP) computes, with the layers of `for_depth`."""
         return replace(
             cls.for_depth(depth),
             self_attention="kk",
@@ -219,6 +226,28 @@ class SCCLIPConfig:
             position_offset=0.1,
             templates=imagenet_templates(),
         )
+
+
+def layers_at(depth: int) -> dict[str, Any]:
+    """The layer indices and the residual weight at a depth; empty below `LEAST_DEPTH`.
+
+    The known ones at 12 and 24 blocks. Elsewhere a layer keeps its relative depth in the article,
+
+        layer = round(index in a model of 12 blocks * depth / 12)
+
+    with halves rounded up and the last block left out; the residual weight is that of the nearest
+    known depth, and of the smaller one where both are as near.
+    """
+    if depth in LAYERS:
+        return LAYERS[depth]
+    if depth < LEAST_DEPTH:
+        return {}
+    article, last = LAYERS[12], depth - 1
+    scaled = {name: (article[name] * depth + 6) // 12 for name in INDICES}
+    # A range may end before the last block, but a layer that is read lies before it.
+    layers = {name: min(i, last - (name != "multi_end_idx")) for name, i in scaled.items()}
+    nearest = min(LAYERS, key=lambda known: abs(known - depth))
+    return {**layers, "res_cls": LAYERS[nearest]["res_cls"]}
 
 
 def imagenet_templates() -> tuple[str, ...]:

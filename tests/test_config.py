@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 
 from scclip_core import SCCLIPConfig
-from scclip_core.config import SWITCHES
+from scclip_core.config import INDICES, LAYERS, SWITCHES
 
 VARIANTS = {"self_attention": "qk", "lof": "standard", "repair_from": "all"}
 VARIANTS |= {"position_offset": 0.0, "templates": ("{}",)}
@@ -58,13 +58,52 @@ def test_another_depth_is_refused_with_its_own_values():
         SCCLIPConfig.for_depth(24).check_depth(12)
 
 
-def test_a_depth_without_known_values_is_refused_until_layers_are_chosen():
-    told = "model's 6 blocks, .* meant for 12: choose layers for it, and say so with depth=6"
+@pytest.mark.parametrize(
+    ("depth", "layers", "residual"),
+    [
+        (4, (2, 1, 1, 3), 0.3),
+        (5, (3, 1, 1, 4), 0.3),
+        (8, (5, 2, 2, 7), 0.3),
+        (10, (7, 3, 3, 8), 0.3),
+        (18, (12, 5, 5, 15), 0.3),
+        (19, (13, 5, 5, 16), 0.1),
+        (32, (21, 8, 8, 27), 0.1),
+        (40, (27, 10, 10, 33), 0.1),
+        (48, (32, 12, 12, 40), 0.1),
+    ],
+)
+def test_elsewhere_a_layer_keeps_its_relative_depth(depth, layers, residual):
+    config = SCCLIPConfig.for_depth(depth)
+    assert tuple(getattr(config, name) for name in INDICES) == layers
+    assert (config.res_cls, config.depth) == (residual, depth)
+    assert replace(SCCLIPConfig.published(depth), **VARIANTS) == replace(config, **VARIANTS)
+
+
+@pytest.mark.parametrize("depth", range(4, 65))
+def test_every_depth_from_four_on_has_layers_that_are_allowed(depth):
+    config = SCCLIPConfig.for_depth(depth)
+    config.check_depth(depth)
+    assert config.post_adjust_idx < config.pre_adjust_idx < depth - 1
+    for name in INDICES if depth not in LAYERS else ():
+        assert abs(getattr(config, name) / depth - LAYERS[12][name] / 12) < 1.001 / depth
+
+
+def test_a_depth_without_known_values_is_refused_with_those_of_the_rule():
+    told = (
+        "model's 6 blocks, .* meant for 12: SCCLIPConfig.for_depth.6. has layers of the same "
+        r"relative depth \(pre_adjust_idx=4, post_adjust_idx=2, multi_start_idx=2, multi_end_idx=5,"
+    )
     with pytest.raises(ValueError, match=told):
         SCCLIPConfig().check_depth(6)
     SCCLIPConfig(
         pre_adjust_idx=4, post_adjust_idx=1, multi_start_idx=1, multi_end_idx=5, depth=6
     ).check_depth(6)
+
+
+def test_a_depth_below_the_rule_is_refused_until_layers_are_chosen():
+    told = "model's 3 blocks, .* meant for 12: choose layers for it, and say so with depth=3"
+    with pytest.raises(ValueError, match=told):
+        SCCLIPConfig().check_depth(3)
 
 
 def test_a_configuration_cannot_be_changed():
@@ -138,11 +177,12 @@ def test_a_model_of_two_blocks_is_the_smallest():
     assert SCCLIPConfig(depth=2, **layers).depth == 2
 
 
-def test_an_unknown_depth_lists_the_known_ones():
-    told = r"depth must be one with known layers \(12 and 24\), got 13"
+@pytest.mark.parametrize("depth", [3, 0, -12, 12.0, "12", True])
+def test_too_few_blocks_have_no_rule(depth):
+    told = rf"depth must be a whole number >= 4, got {re.escape(repr(depth))}; give the layer"
     for make in (SCCLIPConfig.for_depth, SCCLIPConfig.published):
         with pytest.raises(ValueError, match=told):
-            make(13)
+            make(depth)
 
 
 @pytest.mark.parametrize("length", [2, 79, 80, 81, 5000])

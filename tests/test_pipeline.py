@@ -164,7 +164,8 @@ def test_an_open_clip_model_is_taken_as_it_is(images):
 
 def test_without_a_config_the_layers_are_those_of_the_models_depth():
     assert SCCLIP(tiny_clip()).config == SCCLIPConfig()
-    assert SCCLIP(tiny_clip(layers=24)).config == SCCLIPConfig.for_depth(24)
+    for depth in (8, 24):
+        assert SCCLIP(tiny_clip(layers=depth)).config == SCCLIPConfig.for_depth(depth)
 
 
 def test_a_config_for_another_depth_is_refused_with_the_right_values():
@@ -173,10 +174,12 @@ def test_a_config_for_another_depth_is_refused_with_the_right_values():
         SCCLIP(tiny_clip(layers=24), SCCLIPConfig())
     with pytest.raises(ValueError, match=r"for the model's 12 blocks.*meant for 24"):
         SCCLIP(tiny_clip(), SCCLIPConfig.published(24))
-    with pytest.raises(ValueError, match="choose layers for it, and say so with depth=6"):
+    with pytest.raises(ValueError, match=r"for_depth\(6\) has layers of the same relative"):
         SCCLIP(tiny_clip(layers=6), SCCLIPConfig())
-    with pytest.raises(ValueError, match="depth must be one with known layers"):
-        SCCLIP(tiny_clip(layers=6))
+    with pytest.raises(ValueError, match="choose layers for it, and say so with depth=3"):
+        SCCLIP(tiny_clip(layers=3), SCCLIPConfig())
+    with pytest.raises(ValueError, match="depth must be a whole number >= 4, got 3"):
+        SCCLIP(tiny_clip(layers=3))
 
 
 def test_layers_chosen_for_a_depth_of_ones_own_are_taken():
