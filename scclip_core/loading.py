@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.files import DATA
+from scclip_core.towers import refusal
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -136,22 +137,11 @@ def _check_architecture(name: str) -> None:
         raise ValueError(
             f"name must be mini or an open_clip ViT, got {name!r}; near it: {near or 'nothing'}"
         )
-    vision = config["vision_cfg"]
-    pooled = vision.get("attentional_pool") or vision.get("pool_type", "tok") != "tok"
-    other_text = "multimodal_cfg" in config or "hf_model_name" in config["text_cfg"]
-    reasons = {
-        "is a ResNet, and SC-CLIP needs a ViT": isinstance(vision.get("layers"), list),
-        "has an image tower of timm, without CLIP's blocks": "timm_model_name" in vision,
-        "is not a plain CLIP (another text tower, or a decoder)": (
-            config.get("custom_text") or other_text
-        ),
-        "has no class token that is read": pooled,
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise ValueError(
-                f"name must be a ViT with a class token, such as ViT-B-16; {name} {reason}"
-            )
+    reason = refusal(config)
+    if reason:
+        raise ValueError(
+            f"name must be a ViT with a class token, such as ViT-B-16; {name} {reason}"
+        )
 
 
 def _download(name: str, tag: str, cache_dir: str | Path | None) -> CLIP:
