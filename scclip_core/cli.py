@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scclip_core.files import atomic_write, require_writable
 
@@ -29,6 +29,7 @@ METHODS = (
     "scclip",
     "scclip-published",
 )
+Item = TypeVar("Item")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
@@ -92,7 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     common = [model_options(), method]
 
     segment = commands.add_parser(
-        "segment", parents=common, help="label maps of pictures or folders of pictures"
+        "segment",
+        parents=common,
+        help="label maps of pictures or folders of pictures; torchrun shares them out",
     )
     add = segment.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE", help="picture or folder of pictures")
@@ -168,6 +171,14 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
     return found
 
 
+def own_share(items: Sequence[Item]) -> list[Item]:
+    """The items that this process takes: under torchrun every n-th of n processes, else all."""
+    rank, processes = (
+        int(os.environ.get(name, i)) for i, name in enumerate(("RANK", "WORLD_SIZE"))
+    )
+    return list(items[rank::processes])
+
+
 def run_segment(args: argparse.Namespace) -> int:
     """`scclip segment`: a picture that cannot be read is left out, the others go on."""
     from tqdm import tqdm
@@ -177,7 +188,7 @@ def run_segment(args: argparse.Namespace) -> int:
 
     classes = args.classes.split(",")
     parse_classes(classes)
-    paths = find_pictures(args.images)
+    paths = own_share(find_pictures(args.images))
     require_writable("--out", args.out)
     segmenter = make_method(args.method, load_model(args))
     segmenter.check_sizes(args.short_side, args.window, args.stride)

@@ -50,7 +50,7 @@ def test_alone_a_patch_is_the_value_path_of_the_pooling_head(siglip):
 
 def test_where_all_patches_are_equal_each_is_the_image(siglip, coca, monkeypatch):
     trunk = siglip.trunk
-    monkeypatch.setattr(trunk, "forward_features", lambda x, **_: torch.full((len(x), 16, 64), 0.3))
+    monkeypatch.setattr(trunk, "forward_features", lambda x, **_: torch.full((len(x), 17, 64), 0.3))
     whole = F.normalize(siglip(images(64)), dim=-1)
     assert torch.allclose(read_alone(siglip, images(64))[:, 0, 0], whole, atol=1e-5)
     monkeypatch.setattr(coca.transformer, "forward", lambda x, **_: torch.full_like(x, 0.3))
