@@ -42,7 +42,8 @@ RULES = {
     "crop": "the share of patches that keep their class when the picture is cropped",
     "consensus": "the mean rank by entropy, mutual information, flip and crop",
 }
-DEFAULT_RULE = WITHOUT_WORDS = "near and far"
+# What `adapt` follows where classes are given, and where none are.
+WITH_WORDS, WITHOUT_WORDS = "mutual information", "near and far"
 # The rules whose ranks the consensus averages.
 PREDICTIONS = ("entropy", "mutual information", "flip", "crop")
 # A crop leaves out this share of the rows above and of the columns on the left, one at least.
@@ -228,7 +229,7 @@ def adapt(
     images: Tensor,
     classes: Classes | None = None,
     base: SCCLIPConfig | None = None,
-    rule: str = DEFAULT_RULE,
+    rule: str | None = None,
     batch: int = 8,
 ) -> Adapted:
     """See `SCCLIPConfig.adapt`."""
@@ -237,6 +238,8 @@ def adapt(
         raise TypeError(f"model must be a FrozenCLIP, as load_clip returns it, got {given}")
     model.grid_of(images)
     views_of(images[:1], model.patch_size)
+    if rule is None:
+        rule = WITHOUT_WORDS if classes is None else WITH_WORDS
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if classes is None and rule != WITHOUT_WORDS:

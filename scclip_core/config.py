@@ -202,12 +202,15 @@ class SCCLIPConfig:
             model: what `load_clip` returns.
             images: as `SCCLIP.segment` takes them, [B, 3, H, W]; with B = 1 it is chosen for
                 this picture.
-            classes: as in `SCCLIP.segment`, for rules that look at predictions; no label is read.
+            classes: as in `SCCLIP.segment`: words that the pictures may show. With them the rule
+                is mutual information, without them "near and far", which reads similarities alone.
             base: where to start from (default: `for_depth` of the model).
-            options: `rule`, one of `adapt.RULES`, and `batch`, images at once (default: 8).
+            options: `rule`, another one of `adapt.RULES`, and `batch`, images at once (default: 8).
 
         Returns an `Adapted`: its `config`, the `reasons` for each field that differs from `base`,
-        and the score of every candidate. What a rule is worth, chapter 12 measures.
+        and the score of every candidate. No label is read. What each rule is worth beside the
+        article's constants, chapter 12 measures: mutual information finds objects that the
+        constants miss, at some cost in background; most other rules do harm.
 
         Raises TypeError and ValueError that name the argument.
         """

@@ -168,7 +168,7 @@ def criteria(table: pd.DataFrame) -> str:
     for rule, part in table.groupby("rule", sort=False):
         known = part["spearman"].dropna()
         told.append(f"{rule} {known.mean():+.2f} ({(known > 0).sum()} of {len(known)} positive)")
-    return f"Mean of Spearman's correlation with mIoU: {'; '.join(told)}."
+    return f"Mean of Spearman's correlation with test mIoU: {'; '.join(told)}."
 
 
 def adapted_models(table: pd.DataFrame) -> str:
@@ -178,8 +178,8 @@ def adapted_models(table: pd.DataFrame) -> str:
     above, below = (part["gain"] > 0).sum(), (part["gain"] < 0).sum()
     return (
         f"The rule is {part['setting'].iloc[0]}. Of {len(part)} pairs of a model and a data set it"
-        f" is above the constants in {above}, below them in {below}, and changes nothing, or"
-        f" nothing that counts, in {len(part) - above - below}."
+        f" is above the constants in {above}, below them in {below}, and level with them in"
+        f" {len(part) - above - below}."
     )
 
 
