@@ -53,7 +53,7 @@ def test_gains_of_a_module_are_drawn_with_both_styles(mini, tmp_path):
     for name in ("03_where", "04_where"):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         assert draw(name, tmp_path).axes
-        assert CAPTIONS[name](table).startswith("Training style: most at ")
+        assert CAPTIONS[name](table).startswith("Training styles: most at ")
 
 
 def test_weights_of_wrong_patches_divide_among_their_partners(mini):

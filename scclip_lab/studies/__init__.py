@@ -24,24 +24,8 @@ from scclip_lab.plots import save_png, save_table, set_theme
 ROOT = DATA.parent
 # The stored figures, and the numbers that they show.
 FIGURES = ROOT / "figures"
-# The modules of the chapters, in order.
-CHAPTERS = (
-    "ch00_clip",
-    "ch01_shapes",
-    "ch02_outliers",
-    "ch03_similarity",
-    "ch04_attention",
-    "ch05_ablation",
-    "ch06_segmentation",
-    "ch07_timing",
-    "ch08_claims",
-    "ch09_baselines",
-    "ch10_tasks",
-    "ch11_detectors",
-    "ch12_adaptation",
-    "ch14_words",
-    "ch15_inside",
-)
+# The modules of the chapters, in order; they draw the figures.
+CHAPTERS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("ch[0-9][0-9]_*.py")))
 # How figures and sentences call each method; tables have the names that `make_method` takes.
 METHOD_NAMES = {
     "vanilla": "vanilla CLIP",
@@ -61,13 +45,22 @@ METHOD_NAMES = {
 Draw = Callable[[pd.DataFrame], Figure]
 # Filled by the chapters: the name of a figure -> what draws it.
 DRAW_FUNCTIONS: dict[str, Draw] = {}
+# Filled with them: the name of a figure -> what makes its caption.
+OWN_CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {}
 
 
-def figure(name: str) -> Callable[[Draw], Draw]:
-    """Register a function as the one that draws the figure `name` from its table."""
+def figure(
+    name: str, caption: Callable[[pd.DataFrame], str] | None = None
+) -> Callable[[Draw], Draw]:
+    """Register a function as the one that draws the figure `name` from its table.
+
+    `caption` makes its finding of the same table; other figures have theirs in `captions`.
+    """
 
     def register(draw: Draw) -> Draw:
         DRAW_FUNCTIONS[name] = draw
+        if caption is not None:
+            OWN_CAPTIONS[name] = caption
         return draw
 
     return register
@@ -107,12 +100,8 @@ def save_and_show(name: str, table: pd.DataFrame) -> Image:
 
 def describe(name: str, folder: Path) -> list[str]:
     """What the figure `name` shows: the docstring of what draws it, and its caption if any."""
-    # The captions import this module.
-    from scclip_lab.studies.captions import CAPTIONS
-
     sentences = [(DRAW_FUNCTIONS[name].__doc__ or "").split("\n\n")[0]]
-    if name in CAPTIONS:
-        sentences.append(CAPTIONS[name](pd.read_csv(folder / f"{name}.csv")))
+    sentences.append(find_caption(name, pd.read_csv(folder / f"{name}.csv")))
     return [" ".join(sentence.split()) for sentence in sentences if sentence]
 
 
@@ -131,18 +120,25 @@ def draw(name: str, folder: Path) -> Figure:
 
     Raises ValueError for a figure that no chapter draws, FileNotFoundError for missing numbers.
     """
-    # The captions import this module.
-    from scclip_lab.studies.captions import CAPTIONS
-
     if name not in DRAW_FUNCTIONS:
         known = ", ".join(sorted(DRAW_FUNCTIONS))
         raise ValueError(f"name must be one of {known}, got {name!r}")
     set_theme()
     table = pd.read_csv(folder / f"{name}.csv")
     drawn = DRAW_FUNCTIONS[name](table)
-    if name in CAPTIONS:
-        add_caption(drawn, CAPTIONS[name](table))
+    caption = find_caption(name, table)
+    if caption:
+        add_caption(drawn, caption)
     return drawn
+
+
+def find_caption(name: str, table: pd.DataFrame) -> str:
+    """The finding of a figure, a sentence made of its own numbers; "" for one without."""
+    # The captions import this module.
+    from scclip_lab.studies.captions import CAPTIONS
+
+    captions = CAPTIONS | OWN_CAPTIONS
+    return captions[name](table) if name in captions else ""
 
 
 def add_caption(drawn: Figure, text: str) -> None:

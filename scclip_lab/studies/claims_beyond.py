@@ -2,6 +2,7 @@
 
 from scclip_lab.studies import rules_beyond as rules
 from scclip_lab.studies.claim import Claim
+from scclip_lab.studies.rules_results import not_measured
 
 BEYOND = (
     Claim(
@@ -17,5 +18,20 @@ BEYOND = (
         "nine detectors against exact LOF: what they find, what repair does, time",
         "11_verdicts",
         rules.cheaper_detector,
+    ),
+    Claim(
+        "6",
+        "future direction: parameters can be chosen adaptively",
+        "the rule without labels that is best on validation scenes, on test scenes; four models,"
+        " four data sets",
+        "12_regret",
+        rules.chosen_without_labels,
+    ),
+    Claim(
+        "6",
+        "future direction: the method extends to larger pretrained models",
+        "needs their weights; layers, shapes, memory and time are looked at with random ones",
+        "evaluate_mini",
+        not_measured,
     ),
 )

@@ -5,7 +5,8 @@ A rule takes a stored table and returns a finding: the result as a text, and a v
 
 import pandas as pd
 
-from scclip_lab.studies.verdicts import FAILS, HOLDS, UNDECIDED, Finding, by_sign
+from scclip_lab.studies.tables import in_percent, in_points, row_where
+from scclip_lab.studies.verdicts import FAILS, HOLDS, UNDECIDED, Finding, by_sign, paired_gain
 
 
 def carries_over(table: pd.DataFrame) -> Finding:
@@ -36,3 +37,19 @@ def cheaper_detector(table: pd.DataFrame) -> Finding:
         for _, row in found.iterrows()
     ]
     return "; ".join(each), HOLDS
+
+
+def chosen_without_labels(table: pd.DataFrame) -> Finding:
+    """Chapter 12: the rule that is best on validation scenes beats the constants on test scenes."""
+    part = table[(table["data"] == "all") & (table["measure"] == "mIoU")]
+    part = part[~part["rule"].isin(["the article's constants", "a random candidate"])]
+    validation = part[part["split"] == "validation"]
+    best = validation.sort_values("value")["rule"].iloc[0]
+    row = row_where(part, split="test", rule=best)
+    gain = paired_gain(row)
+    text = (
+        f"{best}: {in_percent(gain)} points above the article's constants, better in"
+        f" {row['cells better']} of {row['cells']} cases, at worst"
+        f" {in_points(row['worst gain'])}; the oracle is {in_percent(row)} points above it"
+    )
+    return text, by_sign(gain)
