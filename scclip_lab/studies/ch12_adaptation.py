@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from scclip_core.adapt import PREDICTIONS, RULES, scores_of
+from scclip_core.adapt import PREDICTIONS, RULES, WITH_WORDS, WITHOUT_WORDS, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import load_clip
 from scclip_lab.datasets.scenes import TEST, VALIDATION
@@ -30,6 +30,8 @@ STUDENTS = ("slim", "shallow", "short")
 ORACLE, CONSTANTS, CHANCE = "oracle", "the article's constants", "a random candidate"
 CHOSEN = (*SCORING, *SETTING)
 ALL = "all"
+# The rules that the core follows unless it is told another one.
+OFFERED = (WITH_WORDS, WITHOUT_WORDS)
 # A rule is safe where the interval of its gain over the constants ends above this, a point.
 MARGIN = -0.01
 
@@ -84,8 +86,7 @@ class Draws:
             counted = self.cells[cell].counts[self.split]
             scored = {name: mean_iou(counted[name].sum(0)) for name in self.cells[cell].evidence}
             return max(scored, key=scored.__getitem__)
-        known = setting in self.cells[cell].evidence
-        return setting if known else self.cells[cell].choice(setting)
+        return setting if setting in self.cells[cell].evidence else self.cells[cell].choice(setting)
 
     def difference(
         self, cells: Sequence[int], a: str, b: str, measure: str = "mIoU"
@@ -119,9 +120,8 @@ def regrets(cells: Sequence[Cell]) -> pd.DataFrame:
                 gain = draws.difference(inside, rule, CONSTANTS, measure)
                 chance = draws.difference(inside, rule, CHANCE, measure)
                 gains = [draws.difference([i], rule, CONSTANTS, measure)[0] for i in inside]
-                better = sum(one > 0 for one in gains)
-                worst = min(gains)
-                rows.append((title, measure, data, rule, *regret, *gain, *chance, better, worst))
+                found = (*regret, *gain, *chance, sum(one > 0 for one in gains), min(gains))
+                rows.append((title, measure, data, rule, *found))
     columns = ["split", "measure", "data", "rule", "value", "low", "high"]
     columns += [f"{what}{end}" for what in ("gain", "chance") for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=[*columns, "cells better", "worst gain"])
@@ -159,14 +159,14 @@ def cell_rules() -> tuple[str, ...]:
     return (*PREDICTIONS, "consensus")
 
 
-def model_table(cells: Sequence[Cell], rule: str) -> pd.DataFrame:
-    """Test scores of the oracle, the constants, a random candidate and a rule, cell by cell.
+def model_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Test scores of the oracle, the constants, a random candidate and `OFFERED`, cell by cell.
 
     `chosen` names the candidate, "as given" for the constants.
     """
     draws, rows = Draws(cells, TEST), []
     for i, cell in enumerate(cells):
-        for setting, measure in product((ORACLE, CONSTANTS, CHANCE, rule), MEAN_AND_PARTS):
+        for setting, measure in product((ORACLE, CONSTANTS, CHANCE, *OFFERED), MEAN_AND_PARTS):
             value, drawn = draws.of(i, setting, measure)
             chosen = "" if setting == CHANCE else draws.named(i, setting)
             bounds = np.nanquantile(drawn, QUANTILES)
@@ -273,7 +273,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure:
 
 @figure("12_models")
 def draw_models(table: pd.DataFrame) -> Figure:
-    """Test mIoU of oracle, constants, a random candidate and the chosen rule, in every cell."""
+    """Test mIoU of oracle, constants, a random candidate and both rules of the core, by cell."""
     part = table[table["measure"] == "mIoU"]
     cells = part[["model", "data"]].drop_duplicates()
     drawn, axis = plt.subplots(figsize=(13, 0.48 * len(cells) + 1.6))
@@ -281,13 +281,14 @@ def draw_models(table: pd.DataFrame) -> Figure:
         ORACLE: ("*", "#E69F00", 15),
         CONSTANTS: ("D", "#CC79A7", 9),
         CHANCE: ("|", "0.4", 16),
+        WITH_WORDS: ("o", "#0072B2", 9),
+        WITHOUT_WORDS: ("x", "#009E73", 9),
     }
     for setting, rows in part.groupby("setting", sort=False):
-        marker, colour, size = looks.get(str(setting), ("o", "#0072B2", 8))
+        marker, colour, size = looks[str(setting)]
         look: dict[str, Any] = {"marker": marker, "color": colour, "markersize": size}
         look |= {"linestyle": "none", "markeredgewidth": 2}
-        label = str(setting) if setting in looks else f"the rule: {setting}"
-        axis.plot(100 * rows["value"], range(len(rows)), label=label, **look)
+        axis.plot(100 * rows["value"], range(len(rows)), label=str(setting), **look)
     names = [f"{row['model']}, {row['data']}" for _, row in cells.iterrows()]
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
