@@ -24,17 +24,17 @@ Fact = Callable[..., str]
 FACTS: dict[str, Fact] = {}
 # Chinese words that the tables of the README files do not have, or have in another sense.
 CHINESE = readme.CHINESE | {
-    "claim (points, VOC)": "文章的说法（百分点，VOC）",
+    "claim (points, VOC)": "文章的论断（百分点，VOC）",
     "here: mIoU": "这里：mIoU",
     "verdict": "判定",
-    "claim": "说法",
+    "claim": "论断",
     "here": "这里的结果",
     "none": "无",
     "all modules": "所有模块",
     "how measured": "怎样测量",
     "sum of the gains": "增益之和",
     "total gain": "总增益",
-    "the article's claim": "文章的说法",
+    "the article's claim": "文章的论断",
     "here, alone": "这里：单独使用",
     "here, added": "这里：依次加入",
     "here, left out": "这里：逐个去掉",
