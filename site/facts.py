@@ -7,6 +7,9 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
+
+from figure_text import HERE, Catalogue
 
 from scclip_core.config import SCCLIPConfig
 from scclip_lab import studies
@@ -21,17 +24,17 @@ Fact = Callable[..., str]
 FACTS: dict[str, Fact] = {}
 # Chinese words that the tables of the README files do not have, or have in another sense.
 CHINESE = readme.CHINESE | {
-    "claim (points, VOC)": "文章的说法（百分点，VOC）",
+    "claim (points, VOC)": "文章的论断（百分点，VOC）",
     "here: mIoU": "这里：mIoU",
     "verdict": "判定",
-    "claim": "说法",
+    "claim": "论断",
     "here": "这里的结果",
     "none": "无",
     "all modules": "所有模块",
     "how measured": "怎样测量",
     "sum of the gains": "增益之和",
     "total gain": "总增益",
-    "the article's claim": "文章的说法",
+    "the article's claim": "文章的论断",
     "here, alone": "这里：单独使用",
     "here, added": "这里：依次加入",
     "here, left out": "这里：逐个去掉",
@@ -57,6 +60,22 @@ def fill(text: str, language: str = "en") -> str:
     return MARK.sub(replace, text)
 
 
+@cache
+def catalogue(language: str) -> Catalogue:
+    """The translations of the figures' texts, captions among them, into a language."""
+    return Catalogue.read(HERE / f"labels.{language}.csv")
+
+
+def told_in(language: str, text: str) -> str:
+    """A caption in a language. Raises ValueError where its translation is missing."""
+    if language == "en":
+        return text
+    told = catalogue(language).translate(text)
+    if told == text:
+        raise ValueError(f"labels.{language}.csv has no translation of {text!r}")
+    return told
+
+
 def markdown(language: str, header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table with its words in a language."""
     words = LANGUAGE_WORDS[language]
@@ -67,8 +86,8 @@ def markdown(language: str, header: list[str], rows: list[list[str]]) -> str:
 
 @fact
 def caption(language: str, name: str) -> str:
-    """The finding of a figure, made of its own numbers (English in all languages)."""
-    return str(captions.CAPTIONS[name](studies.load_table(name)))
+    """The finding of a figure, made of its own numbers."""
+    return told_in(language, captions.CAPTIONS[name](studies.load_table(name)))
 
 
 @fact
@@ -164,11 +183,19 @@ def claims(language: str, *sections: str) -> str:
 
 @fact
 def verdicts(language: str) -> str:
-    """How many claims got which verdict (English in all languages)."""
-    return captions_results.ledger(ledger())
+    """How many claims got which verdict."""
+    return told_in(language, captions_results.ledger(ledger()))
 
 
 @fact
 def chinese_sheet(language: str) -> str:
-    """A link to the Chinese cheat sheet, where this machine has a font to make it with."""
-    return ' (<a href="teaching/cheat_sheet.zh.pdf">中文</a>)' if chinese_font() else ""
+    """A link to the Chinese cheat sheet, where this machine has a font to make it with.
+
+    Slides and sheets of all languages lie among the English pages.
+    """
+    if not chinese_font():
+        return ""
+    address = "teaching/cheat_sheet.zh.pdf"
+    if language == "zh":
+        return f'<a href="../en/{address}">中文</a>、'
+    return f' (<a href="{address}">中文</a>)'

@@ -18,7 +18,9 @@ from scclip_lab.teaching.cheat_sheet_text import MEASURES, STAGES, SYMBOLS, WORD
 
 SITE = ROOT / "site"
 LECTURES = sorted((SITE / "slides").glob("lecture*.md"))
-PAGES = [SITE / "pages" / "teaching.md", *sorted((SITE / "pages" / "teaching").glob("*.md"))]
+PAGES = sorted((SITE / "pages").glob("teaching*.md")) + sorted(
+    (SITE / "pages" / "teaching").glob("*.md")
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Numbers with a point that may be typed: claims of the article, and its hyper-parameters.
 TYPED = {"52.1", "68.3", "64.7", "14.8", "12.6", "1.2", "0.4", "0.05", "0.5"}
@@ -134,15 +136,49 @@ def test_the_lecture_takes_ninety_minutes_and_has_every_stage_in_order(path, sli
     assert all(slide.text.startswith("#") for slide in found)
 
 
-def test_the_plan_of_the_lecture_is_that_of_the_slides(slides):
-    found = slides.parse(LECTURES[0].read_text(encoding="utf-8"))
-    minutes = [int(re.search(r"\*\*(\d+) minute", slide.notes)[1]) for slide in found]
-    plan = (SITE / "pages/teaching/lecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) to (\d+) \| (\d+)(?:(?: to |, )(\d+))? \|", plan, re.MULTILINE)
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.name)
+def test_the_plan_of_the_lecture_is_that_of_the_slides(path, slides):
+    found = slides.parse(path.read_text(encoding="utf-8"))
+    minutes = [int(re.search(r"\*\*(\d+) (?:minute|分钟)", slide.notes)[1]) for slide in found]
+    plan = (SITE / "pages/teaching" / path.name).read_text(encoding="utf-8")
+    to, comma = "(?:to|至)", "(?:, |、)"
+    row = rf"^\| (\d+) {to} (\d+) \| (\d+)(?:(?: {to} |{comma})(\d+))? \|"
+    rows = re.findall(row, plan, re.MULTILINE)
     assert len(rows) == 12
     for _, end, first, last in rows[:-1]:
         assert sum(minutes[: int(last or first)]) == int(end)
     assert (rows[-1][1], int(rows[-1][2])) == ("90", len(found))
+    # Both the time that all slides take, and what is left of it in the shorter lecture.
+    assert re.search(rf"\b{sum(minutes)} (?:minutes|分钟)", plan)
+    short = re.search(r"(?:leave out slides|略去幻灯片) (3[\d、, and和]*)", plan)[1]
+    left = sum(minutes) - sum(minutes[int(slide) - 1] for slide in re.findall(r"\d+", short))
+    assert left <= 60 and re.search(rf"\s{left} (?:minutes|分钟)", plan)
+
+
+@pytest.mark.parametrize("language", ["", ".zh"])
+def test_the_plan_of_the_week_shows_every_slide_and_tells_the_time_of_its_chapters(language):
+    plan = (SITE / f"pages/teaching/week{language}.md").read_text(encoding="utf-8")
+    chapters, minutes, slides = (
+        [cell.strip() for cell in found.split("|")[1:-1]]
+        for found in re.findall(
+            r"^\| (?:chapters|章|minutes of|整章|slides|幻灯片)(.*)$", plan, re.MULTILINE
+        )
+    )
+    for cell, told in zip(chapters, minutes, strict=True):
+        times = []
+        for stem in re.findall(r"/notebooks/(\w+)", cell):
+            text = (ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8")
+            times.append(int(re.search(r"\*\*Time:\*\* about (\d+) minutes", text)[1]))
+        assert sum(times) == int(told), cell
+    # Slides that a session names, against those that the table gives to it.
+    sessions = re.split(r"^## ", plan, flags=re.MULTILINE)[1:]
+    for session, given in zip(sessions, slides, strict=True):
+        first, last = map(int, re.findall(r"\d+", given))
+        named = set()
+        span = r"(?:[Ss]lides?|幻灯片) (\d+)(?: (to|and|至|和) (\d+))?"
+        for start, _, end in re.findall(span, session):
+            named |= set(range(int(start), int(end or start) + 1))
+        assert named == set(range(first, last + 1)), session
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ STAGES = (
         {"en": "Picture to tokens", "zh": "图像变为 token"},
         {
             "en": "Patches times a matrix E, class token c in front, positions P, layer norm.",
-            "zh": "图像块乘以矩阵 E，前面加上 class token c，再加位置 P，层归一化。",
+            "zh": "图块乘以矩阵 E，前面加上 class token c，再加位置 P，层归一化。",
         },
         (r"$x = \mathrm{LN}([\,c;\ p_1E;\ \ldots;\ p_NE\,] + P)$",),
         (("images", "[B, 3, H, W]"), ("hook_embed", "[B, L, C]")),
@@ -205,8 +205,8 @@ SYMBOLS = {
     ),
     "zh": (
         ("B", "图像数"),
-        ("H, W", "像素；图像块 16 x 16"),
-        ("N", "图像块数，rows x cols"),
+        ("H, W", "像素；图块 16 x 16"),
+        ("N", "图块数，rows x cols"),
         ("L", "token 数，1 + N"),
         ("C", "token 的宽度"),
         ("D", "与文本共享的维度"),
