@@ -1,6 +1,6 @@
 """Rules that read no label: what they score, what they choose, and what they refuse."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from scclip_lab.datasets.scenes import VALIDATION, WORDS, evaluation_scene
 from scclip_lab.datasets.weathering import KINDS, weather
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import ch12_adaptation as study
-from scclip_lab.studies.ch12_cells import count_right, data_sets, measure_cell, start_of
+from scclip_lab.studies.ch12_cells import count_right, data_sets, measure_cell
 from scclip_lab.studies.ch12_rules import (
     OtsuEachPicture,
     mixture_threshold,
@@ -63,7 +63,7 @@ def test_candidates_begin_with_the_base_and_change_one_or_two_fields():
 @pytest.mark.parametrize("depth", [3, 8, 24])
 def test_layers_of_candidates_lie_at_the_same_relative_depth(depth):
     base = (
-        start_of(depth)
+        SCCLIPConfig.for_depth(depth)
         if depth != 3
         else SCCLIPConfig(
             depth=3, pre_adjust_idx=1, post_adjust_idx=0, multi_start_idx=0, multi_end_idx=2
@@ -289,10 +289,3 @@ def test_the_regret_of_a_rule_is_that_of_its_choice(cell):
     assert models["value"].max() == models.loc[study.ORACLE, "value"]
     assert study.draw_regret(table).axes and study.draw_correlations(shown).axes
     assert study.draw_models(models.reset_index()).axes
-
-
-def test_the_students_layers_are_the_articles_by_relative_depth():
-    config = start_of(8)
-    assert (config.pre_adjust_idx, config.post_adjust_idx) == (5, 2)
-    assert (config.multi_start_idx, config.multi_end_idx, config.depth) == (2, 7, 8)
-    assert start_of(12) == SCCLIPConfig() and replace(config, depth=12) != SCCLIPConfig()

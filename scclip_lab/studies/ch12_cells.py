@@ -1,7 +1,7 @@
 """Chapter 12: what every candidate gets right, and its scores by every rule: model, data set."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scclip_core.adapt import RULES, candidates, join, read_evidence, scores_of
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import LAYERS, SCCLIPConfig
+from scclip_core.config import SCCLIPConfig
 from scclip_core.segmentation import upsample
 from scclip_core.sharing import share_blocks
 from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
@@ -89,14 +89,6 @@ def _scenes(name: str, split: int, count: int, seed: int) -> list[Scene]:
     return [data_sets(seed)[name].make(split, i) for i in range(count)]
 
 
-def start_of(depth: int) -> SCCLIPConfig:
-    """The article's configuration; for other depths its layers at the same relative depth."""
-    if depth in LAYERS:
-        return SCCLIPConfig.for_depth(depth)
-    layers = {name: round(i * depth / 12) for name, i in LAYERS[12].items() if name != "res_cls"}
-    return replace(SCCLIPConfig(), depth=depth, **layers)
-
-
 def count_right(logits: Tensor, scenes: list[Scene]) -> np.ndarray:
     """Class counts at every fourth pixel, logits [B, rows, cols, C] -> int64 [B, 3, C]."""
     found = []
@@ -128,7 +120,7 @@ def measure_cell(
         split: _scenes(data, split, max(2, round(share * number)), seed)
         for split, number in numbers.items()
     }
-    configs = candidates(start_of(model.depth))
+    configs = candidates(SCCLIPConfig.for_depth(model.depth))
     evidence: dict[str, list[dict[str, Tensor]]] = {name: [] for name in configs}
     counts: dict[int, dict[str, list[np.ndarray]]] = {split: {} for split in scenes}
     for some in _split(scenes[VALIDATION], batch):
