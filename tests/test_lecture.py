@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from scclip_core.config import SCCLIPConfig
-from scclip_lab.studies import FIGURES, ROOT
+from scclip_lab.studies import FIGURES, METHOD_NAMES, ROOT
 from scclip_lab.teaching import cheat_sheet
 from scclip_lab.teaching.cheat_sheet_text import MEASURES, STAGES, SYMBOLS, WORDS
 
@@ -114,6 +114,19 @@ def test_facts_are_read_from_the_stored_tables(facts):
     assert facts.fill("{{ signs }}").count("\n") == 2
     with pytest.raises(ValueError, match=r"a fact must be of caption, .* got 'guess'"):
         facts.fill("{{ guess 1 }}")
+
+
+def test_captions_are_told_in_chinese_on_chinese_pages(facts):
+    assert facts.fill("{{ caption 03_kept }}", "zh").startswith("beta = 0.4 在第 3 层保留")
+    for name in facts.captions.CAPTIONS:
+        if (FIGURES / f"{name}.csv").is_file():
+            told = facts.caption("zh", name)
+            for method in (*METHOD_NAMES.values(), "class token"):
+                told = told.replace(method, "")
+            # What stays in Latin letters are names, never parts of a sentence.
+            assert not re.search(r"[a-z]{3,} [a-z]{3,}", told), told
+    with pytest.raises(ValueError, match=r"labels\.zh\.csv has no translation of 'Not there'"):
+        facts.told_in("zh", "Not there")
 
 
 def test_a_slide_has_settings_text_and_notes(slides):
