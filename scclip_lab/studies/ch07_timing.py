@@ -33,6 +33,9 @@ from scclip_lab.studies.ch02_outliers import time_detectors
 from scclip_lab.studies.ch07_ideas import limits, time_ideas
 from scclip_lab.studies.ch09_baselines import time_methods
 from scclip_lab.studies.ch11_times import measure_times
+from scclip_lab.studies.ch13_cost import measure_memory, measure_throughput
+from scclip_lab.studies.ch13_cost import measure_times as time_models
+from scclip_lab.studies.ch13_precision import time_precisions
 from scclip_lab.studies.drawing import CLAIM_STYLE
 from scclip_lab.studies.tables import fit_exponents
 
@@ -276,6 +279,10 @@ def measure(repeats: int = 7) -> None:
         "07_memory": [peak_memory(model.name) for model in models],
         "07_ideas": [time_ideas(models[1], batch, repeats) for batch in (1, 8)],
         "11_times": [measure_times(models[0])],
+        "13_memory": [measure_memory()],
+        "13_precision_times": [time_precisions()],
+        "13_throughput": [measure_throughput()],
+        "13_times": [time_models()],
     }
     for name, parts in tables.items():
         save_table(pd.concat(parts), name, FIGURES)
