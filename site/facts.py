@@ -31,12 +31,16 @@ CHINESE = readme.CHINESE | {
     "here": "这里的结果",
     "none": "无",
     "all modules": "所有模块",
+    # As the figures and chapters call the modules.
+    "anomaly repair": "修复",
+    "calibrated attention": "校准注意力",
+    "multi-level fusion": "多层次融合",
     "how measured": "怎样测量",
     "sum of the gains": "增益之和",
     "total gain": "总增益",
     "the article's claim": "文章的论断",
     "here, alone": "这里：单独使用",
-    "here, added": "这里：依次加入",
+    "here, added": "这里：依次加上",
     "here, left out": "这里：逐个去掉",
 }
 LANGUAGE_WORDS: dict[str, dict[str, str]] = {"en": {}, "zh": CHINESE}
