@@ -130,6 +130,9 @@ def texts_in(catalogue: Catalogue) -> Iterator[None]:
     finally:
         Text.set_text = set_text  # type: ignore[method-assign]
         plots.FONTS[:] = fonts
+        # It has the name of the whole font, which others look for, and few of its characters.
+        known = font_manager.fontManager.ttflist
+        known[:] = [font for font in known if font.fname != str(FONT)]
 
 
 def stored_figures(shown: set[str]) -> list[str]:

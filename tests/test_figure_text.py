@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 
 SITE = Path(__file__).parents[1] / "site"
@@ -64,6 +65,7 @@ def test_titles_ticks_and_legends_of_a_figure_are_translated_and_fonts_are_resto
         assert [label.get_text() for label in axis.get_xticklabels()] == ["词元范数"]
         assert legend.texts[0].get_text() == "3 个图块的比例"
     assert axis.set_title("token norm").get_text() == "token norm"
+    assert not [font for font in font_manager.fontManager.ttflist if font.fname == str(FONT)]
     plt.close(figure)
 
 

@@ -256,7 +256,7 @@ def draw_memory(table: pd.DataFrame) -> Figure:
 
 @figure("13_depth", captions_models.by_depth)
 def draw_depth(table: pd.DataFrame) -> Figure:
-    """Change of mIoU against the rule's layer, by relative depth, on test scenes; the article's dashed."""
+    """mIoU on test scenes against the rule's layer; dashed: the article's relative depth."""
     part = table[(table["measure"] == "mIoU") & (table["split"] == "test")]
     drawn, axes = plt.subplots(1, len(LAYERS_READ), figsize=(15, 5), sharey=True)
     for axis, (name, title) in zip(axes, LAYERS_READ.items(), strict=True):
