@@ -52,7 +52,16 @@ def test_a_caption_is_a_sentence_that_follows_the_numbers(name, tmp_path):
     else:
         numbers = [
             c
-            for c in ("value", "gain", "change", "ratio", "share", "milliseconds", SAVED)
+            for c in (
+                "value",
+                "gain",
+                "change",
+                "ratio",
+                "share",
+                "milliseconds",
+                "spearman",
+                SAVED,
+            )
             if c in table
         ]
         table[numbers] = table[numbers] * np.linspace(1.5, 3, len(table))[:, None]
