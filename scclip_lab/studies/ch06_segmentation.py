@@ -15,7 +15,7 @@ from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
-from scclip_core.segmentation import upsample
+from scclip_core.segmentation import label_map
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import GAINED, count_classes, interval_and_gain
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, MEASURES, score_methods, stack_images
@@ -131,7 +131,7 @@ def add_absent_words(
             for number in numbers:
                 offered = [*scene.words, *(others[i] for i in order[:number])]
                 places = torch.tensor([WORDS.index(word) for word in offered])
-                labels = places[upsample(logits[..., places], truth.shape).argmax(1)[0]]
+                labels = places[label_map(logits[..., places], truth.shape)[0]]
                 found[number].append(count_classes(labels, truth, len(WORDS)))
         table = score_counts(found, "words that are not there", seed)
         tables.append(table.assign(styles=style, scenes=count, seed=seed))

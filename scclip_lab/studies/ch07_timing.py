@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import load_clip, untrained
 from scclip_core.pipeline import SCCLIP
 from scclip_core.similarity import patch_similarity
+from scclip_lab.evaluation.memory import peak_of
 from scclip_lab.evaluation.timing import compare, machine
 from scclip_lab.plots import save_table
 from scclip_lab.studies import FIGURES, METHOD_NAMES, figure
@@ -183,17 +183,8 @@ def _print_peak(name: str, side: int, method: str) -> None:
     model = load_clip(name, None if name == "mini" else "random")
     segmenter = make_method(method, model)
     segmenter.features(torch.zeros(1, 3, 64, 64))
-    # The peak starts again from here.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
-    segmenter.features(torch.zeros(1, 3, side, side))
-    print((_peak() - before) / 1024)
-
-
-def _peak() -> int:
-    """Peak resident memory of this process so far, in KiB; psutil knows the present one alone."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    images = torch.zeros(1, 3, side, side)
+    print(peak_of(lambda: segmenter.features(images)))
 
 
 @figure("07_ratio")

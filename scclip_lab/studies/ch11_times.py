@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -22,6 +21,7 @@ from scclip_core.attention import self_attention_weights
 from scclip_core.clip import FrozenCLIP
 from scclip_core.detectors import DETECTORS, detect
 from scclip_core.loading import load_clip
+from scclip_lab.evaluation.memory import peak_of
 from scclip_lab.evaluation.timing import compare, machine
 
 # Patches on a side of the grid: N = 196, 784 and 4,096.
@@ -108,17 +108,7 @@ def _print_peaks(name: str) -> None:
             # What the libraries set up at their first call is not counted.
             detectors(model, 8)[name](_tokens(8, model.width))
             tokens = _tokens(side, model.width)
-            # The peak starts again from here.
-            Path("/proc/self/clear_refs").write_text("5")
-            before = _peak()
-            run(tokens)
-            print((_peak() - before) / 1024)
-
-
-def _peak() -> int:
-    """Peak resident memory of this process since it was last reset, in KiB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            print(peak_of(partial(run, tokens)))
 
 
 # The process that `peak_memory` starts.

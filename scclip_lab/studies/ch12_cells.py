@@ -11,7 +11,7 @@ from torch import Tensor
 from scclip_core.adapt import RULES, candidates, join, read_evidence, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
-from scclip_core.segmentation import upsample
+from scclip_core.segmentation import label_map
 from scclip_core.sharing import share_blocks
 from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_lab.datasets.weathering import weather
@@ -35,7 +35,6 @@ class Cell:
         scores: rule -> candidate -> score, from the unlabelled pictures.
         evidence: candidate -> what the rules of the core need of each unlabelled picture.
         counts: split -> candidate or rule that sets beta -> class counts, int64 [I, 3, C].
-        betas: rule that sets beta for the data set -> what it set.
     """
 
     model: str
@@ -43,7 +42,6 @@ class Cell:
     scores: Mapping[str, Mapping[str, float]]
     evidence: Mapping[str, Mapping[str, Tensor]]
     counts: Mapping[int, Mapping[str, np.ndarray]]
-    betas: Mapping[str, float]
 
     def choice(self, rule: str) -> str:
         """What the rule chose: a candidate, or the rule's own name where it sets beta."""
@@ -94,7 +92,7 @@ def count_right(logits: Tensor, scenes: list[Scene]) -> np.ndarray:
     found = []
     for one, scene in zip(torch.split(logits, 1), scenes, strict=True):
         truth = torch.from_numpy(scene.labels[LABEL_STEP // 2 :: LABEL_STEP, 2::LABEL_STEP])
-        labels = upsample(one, truth.shape).argmax(1)[0]
+        (labels,) = label_map(one, truth.shape)
         found.append(count_classes(labels, truth, len(WORDS)))
     return np.stack(found)
 
@@ -145,8 +143,7 @@ def measure_cell(
         split: {name: np.concatenate(parts) for name, parts in found.items()}
         for split, found in counts.items()
     }
-    betas = {rule: setting[rule].config.beta for rule in SETTING if rule != "Otsu, each picture"}
-    return Cell(model.name, data, scores, joined, stacked, betas)
+    return Cell(model.name, data, scores, joined, stacked)
 
 
 def _split(scenes: list[Scene], batch: int) -> list[list[Scene]]:

@@ -29,6 +29,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import INDICES, LAYERS, SCCLIPConfig
 from scclip_core.loading import load_clip, untrained
 from scclip_lab.datasets.scenes import VALIDATION, evaluation_scene
+from scclip_lab.evaluation.memory import peak_of
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.evaluation.shards import pack, segment_shards
 from scclip_lab.evaluation.timing import compare, machine
@@ -235,17 +236,8 @@ def _print_peak(name: str, side: int, method: str, blocks: int, rows: int) -> No
     segmenter = by_rows or make_method(method, model)
     segmenter.features(torch.zeros(1, 3, 4 * model.patch_size, 4 * model.patch_size))
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    # The peak starts again from here.
-    Path("/proc/self/clear_refs").write_text("5")
-    before, began = _peak(), time.process_time()
-    segmenter.features(images)
-    print((_peak() - before) / 1024, time.process_time() - began)
-
-
-def _peak() -> int:
-    """Peak resident memory of this process since it was last reset, in KiB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    began = time.process_time()
+    print(peak_of(partial(segmenter.features, images)), time.process_time() - began)
 
 
 # The process that `measure_memory` starts.
