@@ -103,10 +103,11 @@ def predicted_memory(
 ) -> dict[str, float]:
     """Peak memory of one picture above that of the model, in MiB of float32, by hand.
 
-    A block holds its input, a normalised copy, and more of either the attention (3 LC for queries,
-    keys and values, and heads L^2 for the weights, which torch forms where the number of heads is
-    even) or the MLP (two hidden layers of 4 LC). SC-CLIP keeps the outputs of all blocks but the
-    last, and up to five matrices N x N: made by rows, of so many rows, and no weights of heads.
+    The outputs of all blocks but the last are kept. A block holds its input, a normalised copy, and
+    more of either the attention (3 LC for queries, keys and values, and heads L^2 for the weights,
+    which torch forms where the number of heads is even) or the MLP (two hidden layers of 4 LC).
+    After the blocks, SC-CLIP has up to four matrices N x N (the distances of stage 3 and what is
+    made on the way to them): by rows, of so many rows, and no weights of heads.
 
     Returns "vanilla" and "scclip".
     """
@@ -115,10 +116,12 @@ def predicted_memory(
     block = 2 * tokens + max(3 * tokens + weights, 8 * tokens)
     by_rows = rows is not None and n > rows
     kept = (depth - 1) * tokens
-    inner = 2 * tokens + 8 * tokens if by_rows else block
-    matrices = 5 * n * (min(rows, n) if rows is not None else n)
-    scclip = kept + max(inner, matrices + 4 * tokens)
-    return {what: 4 * numbers / 2**20 for what, numbers in (("vanilla", block), ("scclip", scclip))}
+    inner = 10 * tokens if by_rows else block
+    matrices = 4 * n * (min(rows, n) if rows is not None else n)
+    vanilla, scclip = kept + block, kept + max(inner, matrices + 4 * tokens)
+    return {
+        what: 4 * numbers / 2**20 for what, numbers in (("vanilla", vanilla), ("scclip", scclip))
+    }
 
 
 def random_model(name: str, blocks: int = 0) -> FrozenCLIP:
