@@ -15,7 +15,7 @@ help:
 	@echo "make coverage  the tests once more, with the lines and branches that they do not reach"
 	@echo "make notebooks run all chapters and store their outputs, figures and numbers"
 	@echo "make site      the website in _site/: chapters, slides, API reference; needs no network to read"
-	@echo "make bench     take all times anew (figures/bench.csv, 07_*.csv)"
+	@echo "make bench     take all times anew (figures/bench.csv, times of chapters 2, 7, 9, 11, 13)"
 	@echo "make wheel     build the wheel and the sdist in dist/"
 	@echo "make lock      find the newest versions of all dependencies and write requirements.lock"
 	@echo "make env       only the environment, in $(VENV) (PYTHON=..., PIP_ARGS=... for pip)"

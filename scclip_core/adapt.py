@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SCCLIPConfig
+from scclip_core.config import SCCLIPConfig, scaled_layer
 from scclip_core.pipeline import SCCLIP
-from scclip_core.sharing import share_blocks
+from scclip_core.sharing import Known, shared_blocks
 from scclip_core.similarity import patch_similarity
 from scclip_core.text import Classes, max_over_names
 
@@ -101,7 +101,7 @@ def candidates(base: SCCLIPConfig) -> dict[str, SCCLIPConfig]:
 
 def _placed(name: str, value: float, depth: int) -> float:
     """A value of a candidate; a layer of 12 blocks at its place in a model of another depth."""
-    return min(round(value * depth / 12), depth - 2) if name.endswith("_idx") else value
+    return min(scaled_layer(int(value), depth), depth - 2) if name.endswith("_idx") else value
 
 
 def views_of(images: Tensor, patch: int) -> dict[str, Tensor]:
@@ -132,12 +132,14 @@ def read_evidence(
     once for each view.
     """
     views = views_of(images, model.patch_size)
-    groups = {view: share_blocks(model, configs) for view in views}
-    first = next(iter(groups["as is"].values()))
-    gaps = near_far_gaps(first.encode(images), model.grid_of(images))
+    methods = {name: SCCLIP(model, config) for name, config in configs.items()}
+    first, known = next(iter(methods.values())), Known()
     names, text = first.embed_classes(classes)
+    with shared_blocks(known):
+        gaps = near_far_gaps(first.encode(views["as is"]), model.grid_of(images))
     for name, config in configs.items():
-        read = {view: groups[view][name].logits(views[view], text) for view in views}
+        with shared_blocks(known):
+            read = {view: methods[name].logits(shown, text) for view, shown in views.items()}
         logits = {view: max_over_names(found, names) for view, found in read.items()}
         evidence = evidence_of(logits, model.logit_scale)
         yield name, evidence | _gaps_of(config, gaps), logits["as is"]
@@ -237,7 +239,6 @@ def adapt(
         given = type(model).__name__
         raise TypeError(f"model must be a FrozenCLIP, as load_clip returns it, got {given}")
     model.grid_of(images)
-    views_of(images[:1], model.patch_size)
     if rule is None:
         rule = WITHOUT_WORDS if classes is None else WITH_WORDS
     if rule not in RULES:
@@ -246,6 +247,8 @@ def adapt(
         raise ValueError(
             f"classes must be given for the rule {rule!r}; {WITHOUT_WORDS!r} needs none"
         )
+    if rule != WITHOUT_WORDS:
+        views_of(images[:1], model.patch_size)  # refuses images that leave nothing to crop
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch must be a whole number >= 1, got {batch!r}")
     base = SCCLIPConfig.for_depth(model.depth) if base is None else base

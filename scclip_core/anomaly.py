@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scclip_core.precision import at_least_float32
+
 # Added to the mean reachability distance, as scikit-learn does, so that duplicates have a finite
 # density.
 LRD_FLOOR = 1e-10
@@ -54,7 +56,7 @@ def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> T
         raise ValueError(f"k must be at least 1 and less than the {n} points of a set, got {k}")
     if variant not in ("standard", "published"):
         raise ValueError(f"variant must be standard or published, got {variant!r}")
-    points = points if points.dtype == torch.float64 else points.float()
+    points = at_least_float32(points)
     distances = squared_distances(points)
     if variant == "standard":
         distances = distances.sqrt_()
@@ -139,15 +141,17 @@ def repair_anomalies(
     weight = usable.to(tokens.dtype)[..., None]  # [B, N, 1]
     # The last channel counts the neighbours that are used.
     weighted = torch.cat([tokens * weight, weight], -1)  # [B, N, C + 1]
-    total = _neighbour_sum(torch.unflatten(weighted, 1, grid)).flatten(1, 2)  # [B, N, C + 1]
+    total = neighbour_sum(torch.unflatten(weighted, 1, grid)).flatten(1, 2)  # [B, N, C + 1]
     mean = total[..., :-1] / total[..., -1:].clamp(min=1)
     replace = anomalous[..., None] & (total[..., -1:] > 0)
     return torch.where(replace, mean, tokens)
 
 
-def _neighbour_sum(maps: Tensor) -> Tensor:
+def neighbour_sum(maps: Tensor) -> Tensor:
     """Sum over the 8 neighbours on the grid, [B, rows, cols, C] -> the same shape."""
     rows = maps.shape[1]
     padded = F.pad(maps, (0, 0, 1, 1, 1, 1))
-    across = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]  # [B, rows + 2, cols, C]
-    return across[:, :rows] + across[:, 1:-1] + across[:, 2:] - maps
+    beside = padded[:, :, :-2] + padded[:, :, 2:]  # [B, rows + 2, cols, C]
+    across = beside + padded[:, :, 1:-1]
+    # The patch itself is left out, not subtracted: an anomaly may be far longer than the others.
+    return across[:, :rows] + beside[:, 1:-1] + across[:, 2:]

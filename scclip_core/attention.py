@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scclip_core.precision import at_least_float32
+
 # For each kind of self-attention: which of q, k, v (0, 1, 2) is the query and which the key.
 QUERY_AND_KEY = {"qk": (0, 1), "kk": (1, 1), "qq": (0, 0), "vv": (2, 2)}
 
@@ -23,9 +25,19 @@ def content_attention(similarity: Tensor, gain: float) -> Tensor:
 
     Returns [B, N, N]; every row sums to 1.
     """
-    logits = gain * (similarity - similarity.mean((1, 2), keepdim=True))
-    itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=similarity.device)
-    return logits.masked_fill_((logits < 0) & ~itself, -torch.inf).softmax(-1)
+    return attention_of_rows(similarity, gain, similarity.mean((1, 2), keepdim=True))
+
+
+def attention_of_rows(similarity: Tensor, gain: float, mean: Tensor, first: int = 0) -> Tensor:
+    """Some rows of `content_attention`, the first of them row `first` of the matrix.
+
+    Takes their similarities [B, rows, N] and the mean of the whole matrix [B, 1, 1]; returns
+    [B, rows, N].
+    """
+    logits = gain * (similarity - mean)
+    negative = logits < 0
+    negative.diagonal(first, 1, 2).fill_(False)  # a patch keeps itself
+    return logits.masked_fill_(negative, -torch.inf).softmax(-1)
 
 
 def scaled_products(query: Tensor, key: Tensor) -> Tensor:
@@ -41,7 +53,7 @@ def self_attention_weights(qkv: Tensor, kind: str) -> Tensor:
     qq or vv. Takes qkv [3, B, heads, N, d]; returns [B, heads, N, N].
     """
     query, key = (qkv[i] for i in QUERY_AND_KEY[kind])
-    return scaled_products(query, key).float().softmax(-1).to(qkv.dtype)
+    return at_least_float32(scaled_products(query, key)).softmax(-1).to(qkv.dtype)
 
 
 def mixed_weights(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor:

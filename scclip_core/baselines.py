@@ -29,7 +29,8 @@ from scclip_core.registers import Registers, RegistersConfig
 from scclip_core.resclip import ResCLIP, ResCLIPConfig
 from scclip_core.rfclip import RFCLIP, RFCLIPConfig
 
-# name -> the class, and the configuration for a model of that many blocks
+# name -> the class, and the configuration for a model of that many blocks. ResCLIP has no rule for
+# models of fewer than 9 blocks: its blocks have to be chosen.
 METHODS: dict[str, tuple[type[DenseCLIP], Callable[[int], Any]]] = {
     "vanilla": (Vanilla, lambda depth: BaselineConfig()),
     "values": (Values, lambda depth: BaselineConfig()),
@@ -37,9 +38,9 @@ METHODS: dict[str, tuple[type[DenseCLIP], Callable[[int], Any]]] = {
     "sclip": (SCLIP, lambda depth: BaselineConfig()),
     "clearclip": (ClearCLIP, lambda depth: BaselineConfig()),
     "naclip": (NACLIP, lambda depth: NACLIPConfig()),
-    "gem": (GEM, lambda depth: GEMConfig()),
+    "gem": (GEM, lambda depth: GEMConfig(blocks=min(6, depth))),
     "resclip": (ResCLIP, lambda depth: ResCLIPConfig()),
-    "registers": (Registers, lambda depth: RegistersConfig()),
+    "registers": (Registers, lambda depth: RegistersConfig(highest=min(5, depth - 1))),
     "rfclip": (RFCLIP, lambda depth: RFCLIPConfig()),
     "scclip": (SCCLIP, SCCLIPConfig.for_depth),
     "scclip-published": (SCCLIP, SCCLIPConfig.published),
@@ -54,7 +55,7 @@ def make_method(name: str, model: FrozenCLIP | CLIP, **parameters: Any) -> Dense
     TypeError for another kind of model.
     """
     if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
     method, configure = METHODS[name]
     model = model if isinstance(model, FrozenCLIP) else FrozenCLIP(model)
     config = configure(model.depth)

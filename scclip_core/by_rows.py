@@ -13,15 +13,18 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.anomaly import check_points, factor_of_neighbours
-from scclip_core.attention import QUERY_AND_KEY
+from scclip_core.attention import QUERY_AND_KEY, attention_of_rows, content_attention
 from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
-from scclip_core.similarity import adaptive_aggregate, threshold_similarity
+from scclip_core.precision import at_least_float32
+from scclip_core.similarity import adaptive_aggregate, threshold_similarity, unit_tokens
 
 
 class SCCLIPByRows(SCCLIP):
     """SC-CLIP with the same result up to rounding; no matrix [B, N, N] exists as a whole.
+
+    Where the attention weights of the last block are asked for, they do.
 
     Such matrices have no names here: `run_with_cache` lacks `stage4.similarity` and its like.
 
@@ -60,7 +63,7 @@ class SCCLIPByRows(SCCLIP):
         """Stage 3: the local outlier factor from some rows of distances at a time; [B, N]."""
         if self.config.detector != "lof":
             return super().anomaly_scores(patches, grid, k)
-        points = check_points(patches if patches.dtype == torch.float64 else patches.float())
+        points = check_points(at_least_float32(patches))
         points = points - points.mean(1, keepdim=True)
         power = 2 if self.config.lof == "published" else 1
 
@@ -99,6 +102,13 @@ class SCCLIPByRows(SCCLIP):
         """Stage 5: the unit tokens of the middle layer again, or None where it is off."""
         return similarity if self.config.calibrated_attention else None
 
+    def attend(self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: str) -> Tensor:
+        """Stages 5 and 7 as in `SCCLIP`; where weights are asked for, the whole matrix is made."""
+        place = stage if stage == "stage7" else f"blocks.{self.model.depth - 1}"
+        if content is not None and self.attention_asked(place):
+            content = content_attention(content @ content.mT, self.config.content_gain)
+        return super().attend(cls, patches, content, stage)
+
     def mixed_attention(self, qkv: Tensor, content: Tensor) -> Tensor:
         """Stage 5 as in `attention.mixed_attention`, the content attention made by rows.
 
@@ -111,11 +121,8 @@ class SCCLIPByRows(SCCLIP):
 
         def some(rows: slice) -> Tensor:
             similarity = content[:, rows] @ content.mT  # [B, rows, N]
-            logits = self.config.content_gain * (similarity - mean)
-            # A patch always keeps itself.
-            masked = logits.masked_fill(logits < 0, -torch.inf)
-            masked.diagonal(rows.start, 1, 2).copy_(logits.diagonal(rows.start, 1, 2))
-            return masked.softmax(-1).to(values.dtype) @ values
+            weights = attention_of_rows(similarity, self.config.content_gain, mean, rows.start)
+            return weights.to(values.dtype) @ values
 
         by_self = F.scaled_dot_product_attention(query, key, qkv[2]).transpose(1, 2).flatten(2)
         return torch.lerp(by_self, self.by_rows(count, some), self.config.mix)
@@ -129,8 +136,3 @@ class SCCLIPByRows(SCCLIP):
         if shallow is None:
             return tokens
         return self.hook(f"{stage}.aggregated", self.aggregate(tokens, shallow))
-
-
-def unit_tokens(tokens: Tensor) -> Tensor:
-    """Tokens at unit length, in float32 at least, [B, N, C] -> [B, N, C]."""
-    return F.normalize(tokens if tokens.dtype == torch.float64 else tokens.float(), dim=-1)

@@ -45,16 +45,18 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     130 after Ctrl-C.
     """
     args = parser.parse_args(argv)
+    usual = warnings.formatwarning
+    warnings.formatwarning = _one_line
     try:
-        with warnings.catch_warnings():
-            warnings.formatwarning = _one_line
-            return int(args.run(args))
+        return int(args.run(args))
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left", file=sys.stderr)
         return 130
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = usual
 
 
 def _one_line(message: Warning | str, *place: object, **line: object) -> str:
@@ -144,8 +146,8 @@ def load_model(args: argparse.Namespace) -> "FrozenCLIP":
 def find_pictures(given: Sequence[Path]) -> list[Path]:
     """The files given, and every picture file of the folders given, sorted by name.
 
-    Raises ValueError for a path that does not exist, a folder without pictures, or two pictures
-    whose results would have the same name.
+    A picture that is given twice counts once. Raises ValueError for a path that does not exist, a
+    folder without pictures, or two pictures whose results would have the same name.
     """
     found: list[Path] = []
     for path in given:
@@ -160,6 +162,7 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise ValueError(f"IMAGE {path} does not exist")
+    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]
     first: dict[str, Path] = {}
     for path in found:
         twin = first.setdefault(path.stem, path)
@@ -169,6 +172,15 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
                 f"rename one of them"
             )
     return found
+
+
+def refuse_overwriting(pictures: Sequence[Path], folder: Path, overlay: bool) -> None:
+    """Raise ValueError where a result in `folder` would take the place of a picture."""
+    ends = ("_labels.png", ".json", *(["_overlay.png"] if overlay else []))
+    written = {(folder / f"{path.stem}{end}").resolve() for path in pictures for end in ends}
+    lost = next((path for path in pictures if path.resolve() in written), None)
+    if lost is not None:
+        raise ValueError(f"--out must be a folder where no result replaces the picture {lost}")
 
 
 def own_share(items: Sequence[Item]) -> list[Item]:
@@ -184,11 +196,14 @@ def run_segment(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from scclip_core.baselines import make_method
+    from scclip_core.prediction import check_palette
     from scclip_core.text import parse_classes
 
     classes = args.classes.split(",")
-    parse_classes(classes)
-    paths = own_share(find_pictures(args.images))
+    check_palette(parse_classes(classes))
+    pictures = find_pictures(args.images)
+    refuse_overwriting(pictures, args.out, args.overlay)
+    paths = own_share(pictures)
     require_writable("--out", args.out)
     segmenter = make_method(args.method, load_model(args))
     segmenter.check_sizes(args.short_side, args.window, args.stride)
@@ -210,10 +225,15 @@ def run_segment(args: argparse.Namespace) -> int:
 def run_trace(args: argparse.Namespace) -> int:
     """`scclip trace`: the table on the screen and, if asked for, in a file."""
     from scclip_core.baselines import make_method
+    from scclip_core.text import parse_classes
 
+    classes = args.classes.split(",")
+    parse_classes(classes)
+    if args.csv:
+        require_writable("the folder of --csv", args.csv.parent)
     segmenter = make_method(args.method, load_model(args))
     images = segmenter.model.preprocess(args.image)[None]
-    rows = segmenter.trace(images, args.classes.split(","))
+    rows = segmenter.trace(images, classes)
     if args.csv:
         with atomic_write(args.csv) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

@@ -11,6 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from scclip_core.images import Picture, to_tensor
+from scclip_core.precision import at_least_float32
 
 
 class FrozenCLIP(nn.Module):
@@ -114,7 +115,8 @@ class FrozenCLIP(nn.Module):
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """The patch grid (rows, cols) of images [B, 3, H, W].
 
-        Raises TypeError for anything but a tensor, ValueError for a wrong shape, dtype or device.
+        Raises TypeError for anything but a tensor, ValueError for a wrong shape, dtype or device,
+        or for values that are not finite.
         """
         require_tensor("images", images, "predict(picture, classes), or preprocess(picture) first")
         shape, patch = tuple(images.shape), self.patch_size
@@ -130,6 +132,9 @@ class FrozenCLIP(nn.Module):
             raise ValueError(
                 f"images must be {wanted} like the model, got {given}: move one of them"
             )
+        values_exist = not (torch.compiler.is_compiling() or images.is_meta)
+        if values_exist and not torch.isfinite(images).all():
+            raise ValueError("images must be finite, got NaN or infinity")
         return shape[2] // patch, shape[3] // patch
 
     def embed(self, images: Tensor, position_offset: float = 0.0) -> Tensor:
@@ -158,11 +163,12 @@ class FrozenCLIP(nn.Module):
         table: Tensor = self.visual.positional_embedding
         if grid == tuple(self.grid_size):
             return table
-        maps = torch.unflatten(table[1:].T, 1, self.grid_size)[None].float()  # [1, C, rows, cols]
+        maps = torch.unflatten(table[1:].T, 1, self.grid_size)[None]  # [1, C, rows, cols]
         pairs = zip(grid, self.grid_size, strict=True)
         scale = [(new + offset) / trained for new, trained in pairs]
         size = None if offset else grid
         factor = scale if offset else None
+        maps = at_least_float32(maps)
         maps = F.interpolate(maps, size, factor, mode="bicubic", align_corners=False)[0]
         return torch.cat([table[:1], maps.flatten(1).T.to(table.dtype)])
 
@@ -191,14 +197,17 @@ class FrozenCLIP(nn.Module):
         for start in range(0, len(prompts), batch):
             tokens = self.tokenizer(prompts[start : start + batch]).to(self.device)
             embedded = self.clip.encode_text(tokens)
-            embedded = embedded if embedded.dtype == torch.float64 else embedded.float()
-            parts.append(F.normalize(embedded, dim=-1))
+            parts.append(F.normalize(at_least_float32(embedded), dim=-1))
         return torch.cat(parts)
 
 
 def join_heads(block: ResidualAttentionBlock, read: Tensor) -> Tensor:
     """The end of a block's attention: heads joined, times W_o; [B, heads, L, d] -> [B, L, C]."""
-    joined = read.transpose(1, 2).flatten(2)  # [B, heads, L, d] -> [B, L, C]
+    return project_heads(block, read.transpose(1, 2).flatten(2))  # [B, heads, L, d] -> [B, L, C]
+
+
+def project_heads(block: ResidualAttentionBlock, joined: Tensor) -> Tensor:
+    """What the heads of a block have read, side by side, times W_o; [B, L, C] -> [B, L, C]."""
     projected: Tensor = block.ls_1(block.attn.out_proj(joined))
     return projected
 

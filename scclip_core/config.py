@@ -4,6 +4,7 @@ Layer indices count block outputs from 0: layer 8 is the output of the ninth blo
 """
 
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -127,9 +128,11 @@ class SCCLIPConfig:
         least = {"lof_neighbors": 1, "depth": 2}
         for name in ("lof_neighbors", "depth", *INDICES):
             low, value = least.get(name, 0), getattr(self, name)
-            self._require(name, type(value) is int and value >= low, f"a whole number >= {low}")
+            self._require(name, is_whole(value) and value >= low, f"a whole number >= {low}")
+            object.__setattr__(self, name, int(value))  # of NumPy's kinds too
         for name in ("contamination", "beta", "content_gain", "mix", "res_cls"):
-            self._require(name, type(getattr(self, name)) in (int, float), "a number")
+            self._require(name, is_number(getattr(self, name)), "a number")
+            object.__setattr__(self, name, float(getattr(self, name)))
         self._require("contamination", 0 < self.contamination <= 0.5, "in (0, 0.5]")
         self._require("beta", -1 <= self.beta <= 1, "in [-1, 1]")
         gain_is_finite = 0 < self.content_gain < float("inf")
@@ -180,7 +183,7 @@ class SCCLIPConfig:
         >= 4 they follow a rule of relative depth, whose quality nobody has measured on large
         models (see `layers_at`). Raises ValueError for fewer blocks.
         """
-        if type(depth) is not int or depth < LEAST_DEPTH:
+        if not is_whole(depth) or depth < LEAST_DEPTH:
             raise ValueError(
                 f"depth must be a whole number >= {LEAST_DEPTH}, got {depth!r}; "
                 f"give the layer indices and the depth yourself"
@@ -231,6 +234,24 @@ class SCCLIPConfig:
         )
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number of Python or NumPy, and neither True nor False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python or NumPy, and neither True nor False."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def scaled_layer(index: int, depth: int) -> int:
+    """The layer of a model of `depth` blocks that is where layer `index` of 12 blocks is.
+
+    Halves are rounded up.
+    """
+    return (index * depth + 6) // 12
+
+
 def layers_at(depth: int) -> dict[str, Any]:
     """The layer indices and the residual weight at a depth; empty below `LEAST_DEPTH`.
 
@@ -246,7 +267,7 @@ def layers_at(depth: int) -> dict[str, Any]:
     if depth < LEAST_DEPTH:
         return {}
     article, last = LAYERS[12], depth - 1
-    scaled = {name: (article[name] * depth + 6) // 12 for name in INDICES}
+    scaled = {name: scaled_layer(article[name], depth) for name in INDICES}
     # A range may end before the last block, but a layer that is read lies before it.
     layers = {name: min(i, last - (name != "multi_end_idx")) for name, i in scaled.items()}
     nearest = min(LAYERS, key=lambda known: abs(known - depth))
@@ -262,7 +283,7 @@ def imagenet_templates() -> tuple[str, ...]:
 
 def check_position_offset(offset: float) -> None:
     """Raise ValueError unless `offset` is a number in [0, 1)."""
-    if type(offset) not in (int, float) or not 0 <= offset < 1:
+    if not is_number(offset) or not 0 <= offset < 1:
         raise ValueError(f"position_offset must be a number in [0, 1), got {offset!r}")
 
 

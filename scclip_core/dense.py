@@ -27,6 +27,7 @@ from scclip_core.segmentation import (
     sliding_logits,
     upsample,
 )
+from scclip_core.sharing import shareable
 from scclip_core.text import Classes, embed_names, max_over_names, parse_classes
 
 # What each named tensor is, for `trace`; a method adds its own.
@@ -84,6 +85,7 @@ class DenseCLIP(HookedModule):
         """Stage 1: tokens before the first block, [B, 3, H, W] -> [B, L, C]."""
         return self.hook("hook_embed", self.model.embed(images, self.config.position_offset))
 
+    @shareable  # within `sharing.shared_blocks`, methods run the blocks once
     def encode(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
         """Stages 1 and 2: tokens after each of the first `blocks` blocks (default: all but one).
 
@@ -164,8 +166,10 @@ class DenseCLIP(HookedModule):
         if text.ndim != 2 or text.shape[1] != self.model.embed_dim:
             needed, given = f"[names, {self.model.embed_dim}]", tuple(text.shape)
             raise ValueError(f"text must be {needed}, got shape {given}")
-        features = self.features_for(images, text)
-        return self.hook("stage8.logits", features.to(text.dtype) @ text.T)
+        if not text.is_floating_point() or text.device != self.model.device:
+            wanted, kind = f"floats on {self.model.device}", f"{text.dtype} on {text.device}"
+            raise ValueError(f"text must be {wanted} like the model, got {kind}")
+        return self.features_for(images, text).to(text.dtype) @ text.T
 
     def features_for(self, images: Tensor, text: Tensor) -> Tensor:
         """The features that `logits` compares with text: `features`, unless words change them.
@@ -205,8 +209,8 @@ class DenseCLIP(HookedModule):
         """Segment a picture of any kind and size.
 
         Args:
-            picture: a path, a PIL image, an array [H, W, 3], or a tensor [3, H, W]; arrays and
-                tensors hold uint8, or floats from 0 to 1.
+            picture: a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or a tensor
+                [H, W] or [3, H, W]; arrays and tensors hold uint8, or floats from 0 to 1.
             classes: as in `segment`.
             short_side: pixels to which the short side is resized (default: the training size).
             window, stride: side of the sliding window and distance between windows, in pixels

@@ -5,15 +5,20 @@ token is more anomalous. None changes its argument, is trained, or looks at anot
 batch. Half precisions are computed in float32.
 """
 
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scclip_core.anomaly import check_points, factor_of_neighbours, local_outlier_factor
+from scclip_core.anomaly import (
+    check_points,
+    factor_of_neighbours,
+    local_outlier_factor,
+    neighbour_sum,
+)
 from scclip_core.anomaly import squared_distances as _squared_distances
+from scclip_core.precision import at_least_float32
 
 Grid = tuple[int, int]
 
@@ -40,7 +45,7 @@ def landmark_lof(tokens: Tensor, k: int = 30, landmarks: int = 64, seed: int = 0
     count = min(landmarks, n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     chosen = order[:count].sort().values.to(tokens.device)  # [M]
-    tokens = _as_float(tokens)
+    tokens = at_least_float32(tokens)
     # The difference of means cancels, and with it the digits that a common offset would cost.
     tokens = tokens - tokens.mean(1, keepdim=True)
     marks = tokens[:, chosen]  # [B, M, C]
@@ -66,7 +71,7 @@ def projected_lof(tokens: Tensor, k: int = 30, dimensions: int = 16, seed: int =
     of R; returns scores [B, N]. Raises ValueError for numbers that are not allowed.
     """
     _require("dimensions", dimensions >= 1, "at least 1", dimensions)
-    tokens = _as_float(check_points(tokens))
+    tokens = at_least_float32(check_points(tokens))
     shape = (tokens.shape[-1], dimensions)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     matrix = matrix.to(tokens) / dimensions**0.5
@@ -126,8 +131,8 @@ def neighbour_dissimilarity(tokens: Tensor, grid: Grid) -> Tensor:
     """
     unit = F.normalize(_as_maps(tokens, grid), dim=-1)  # [B, rows, cols, C]
     ones = unit.new_ones(1, *grid, 1)
-    total = reduce(torch.add, _shifts(unit, 1, 0))  # [B, rows, cols, C]
-    count = reduce(torch.add, _shifts(ones, 1, 0))[..., 0]  # [1, rows, cols]
+    total = neighbour_sum(unit)  # [B, rows, cols, C]
+    count = neighbour_sum(ones)[..., 0]  # [1, rows, cols]
     likeness: Tensor = (unit * total).sum(-1) / count.clamp(min=1)
     return -likeness.flatten(1)
 
@@ -139,7 +144,7 @@ def cosine_lof(tokens: Tensor, k: int = 30) -> Tensor:
 
     Takes tokens [B, N, C] and k as `local_outlier_factor`; returns scores [B, N].
     """
-    return local_outlier_factor(F.normalize(_as_float(tokens), dim=-1), k)
+    return local_outlier_factor(F.normalize(at_least_float32(tokens), dim=-1), k)
 
 
 def knn_distance(tokens: Tensor, k: int = 30) -> Tensor:
@@ -149,7 +154,7 @@ def knn_distance(tokens: Tensor, k: int = 30) -> Tensor:
     """
     n = check_points(tokens).shape[1]
     _require("k", 1 <= k < n, f"at least 1 and less than the {n} tokens of an image", k)
-    distances = _squared_distances(_as_float(tokens))
+    distances = _squared_distances(at_least_float32(tokens))
     distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # a token is no neighbour of itself
     near: Tensor = distances.topk(k, largest=False).values  # [B, N, k]
     return near[..., -1].sqrt()
@@ -157,7 +162,7 @@ def knn_distance(tokens: Tensor, k: int = 30) -> Tensor:
 
 def token_norm(tokens: Tensor) -> Tensor:
     """Length of every token, [B, N, C] -> [B, N] (Darcet et al. 2024, arXiv 2309.16588)."""
-    lengths: Tensor = _as_float(check_points(tokens)).norm(dim=-1)
+    lengths: Tensor = at_least_float32(check_points(tokens)).norm(dim=-1)
     return lengths
 
 
@@ -199,7 +204,7 @@ def detect(name: str, tokens: Tensor, grid: Grid, k: int = 30) -> Tensor:
 
     Returns scores [B, N]. Raises ValueError, with the names that exist, for another name.
     """
-    _require("detector", name in DETECTORS, f"one of {', '.join(DETECTORS)}", name)
+    _require("name", name in DETECTORS, f"one of {', '.join(DETECTORS)}", name)
     return DETECTORS[name](tokens, grid, k)
 
 
@@ -208,23 +213,10 @@ def _require(name: str, holds: bool, allowed: str, given: object) -> None:
         raise ValueError(f"{name} must be {allowed}, got {given!r}")
 
 
-def _as_float(tokens: Tensor) -> Tensor:
-    return tokens if tokens.dtype == torch.float64 else tokens.float()
-
-
 def _as_maps(tokens: Tensor, grid: Grid) -> Tensor:
     """Tokens [B, N, C] as maps [B, rows, cols, C]."""
     rows, cols = grid
     if check_points(tokens).shape[1] != rows * cols:
         needed = f"[batch, {rows * cols}, width] for a {rows} x {cols} grid"
         raise ValueError(f"tokens must be {needed}, got shape {tuple(tokens.shape)}")
-    return torch.unflatten(_as_float(tokens), 1, grid)
-
-
-def _shifts(maps: Tensor, radius: int, beyond: float) -> Iterator[Tensor]:
-    """Maps [B, rows, cols, C] moved by every step within `radius` but none at all."""
-    rows, cols = maps.shape[1:3]
-    padded = F.pad(maps, (0, 0, radius, radius, radius, radius), value=beyond)
-    steps = range(2 * radius + 1)
-    for down, right in ((d, r) for d in steps for r in steps if (d, r) != (radius, radius)):
-        yield padded[:, down : down + rows, right : right + cols]
+    return torch.unflatten(at_least_float32(tokens), 1, grid)

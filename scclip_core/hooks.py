@@ -34,6 +34,11 @@ class HookedModule(nn.Module, ABC):
         """A named point of the forward pass: the tensor itself, unless a hook replaces it."""
         return tensor if self._observe is None else self._observe(name, tensor)
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether hooks or a cache look on in this run."""
+        return self._observe is not None
+
     def asked(self, name: str) -> bool:
         """Whether a tensor that is computed on request alone is asked for in this run."""
         return self._ask is not None and self._ask(name)
@@ -103,11 +108,12 @@ class HookedModule(nn.Module, ABC):
         observe: Callable[[str, Tensor], Tensor],
         ask: Callable[[str], bool],
     ) -> Tensor:
+        before = self._observe, self._ask  # a hook may itself look into this module
         self._observe, self._ask = observe, ask
         try:
             return self.features(images)
         finally:
-            self._observe = self._ask = None
+            self._observe, self._ask = before
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Pictures of every kind as upright RGB, and as the tensor that a CLIP takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,6 @@ Picture = Image.Image | str | Path | np.ndarray | Tensor
 MAX_PIXELS = 400_000_000
 # Longest side over shortest.
 MAX_ASPECT = 32
-
-# Pillow's own limit is replaced by the one above, which has a message of its own.
-Image.MAX_IMAGE_PIXELS = None
 
 
 def open_picture(picture: Picture) -> Image.Image:
@@ -41,21 +39,11 @@ def open_picture(picture: Picture) -> Image.Image:
     else:
         name = str(picture)
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(
-                f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} can be read"
-            )
-        if min(width, height) < 1:
-            raise ValueError(f"{name} is {width} x {height}; it must have pixels")
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            raise ValueError(
-                f"{name} is {width} x {height}; "
-                f"its longer side may be at most {MAX_ASPECT} times the shorter"
-            )
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        if isinstance(picture, Image.Image):
+            image = _upright(picture, name)
+        else:
+            with _no_limit_of_pillow(), Image.open(picture) as opened:
+                image = _upright(opened, name)
     except FileNotFoundError:
         raise ValueError(f"{name} does not exist") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
@@ -69,6 +57,35 @@ def open_picture(picture: Picture) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """A decoded copy of a picture with its EXIF rotation applied, if it is within the limits."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} can be read"
+        )
+    if min(width, height) < 1:
+        raise ValueError(f"{name} is {width} x {height}; it must have pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(
+            f"{name} is {width} x {height}; "
+            f"its longer side may be at most {MAX_ASPECT} times the shorter"
+        )
+    image.load()
+    return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _no_limit_of_pillow() -> Iterator[None]:
+    """Pillow's own limit of pixels is replaced by `MAX_PIXELS`, which has a message of its own."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _from_values(picture: np.ndarray | Tensor) -> Image.Image:

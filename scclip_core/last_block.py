@@ -14,6 +14,7 @@ from scclip_core.attention import scaled_products
 from scclip_core.clip import add_mlp, join_heads
 from scclip_core.config import ARTICLE_TEMPLATE, check_position_offset, check_templates
 from scclip_core.dense import DenseCLIP
+from scclip_core.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -143,5 +144,5 @@ class NACLIP(LastBlock):
         _, k, v = self.model.qkv(last, self.encode(images)[-1])
         window = gaussian_window(grid, self.config.sigma).to(k.device)
         window = F.pad(window, (1, 0, 1, 0))  # [L, L], the class token first
-        logits = scaled_products(k, k).float() + window
+        logits = at_least_float32(scaled_products(k, k)) + window
         return join_heads(last, self.read(self.place, logits.softmax(-1).to(v.dtype), v))[:, 1:]

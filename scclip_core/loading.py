@@ -60,13 +60,19 @@ def load_clip(
     QuickGELU is chosen where the weights were trained with it: as open_clip records it for a tag;
     for a file, where the model's name ends in "-quickgelu" or the file's name contains "openai".
 
-    Raises ValueError for names, tags, files and precisions that do not fit, RuntimeError when a
-    download is not possible.
+    Raises ValueError for names, tags, files, precisions and devices that do not fit, RuntimeError
+    when a download is not possible.
     """
     if precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise ValueError(f"precision must be one of {known}, got {precision!r}")
     dtype = PRECISIONS[precision]
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"device must be one that torch can use here, got {str(device)!r} ({_summary(error)})"
+        ) from error
     if name == "mini":
         if pretrained is not None:
             raise ValueError(

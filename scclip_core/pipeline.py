@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor, repair_anomalies
 from scclip_core.attention import content_attention, mixed_attention, mixed_weights
-from scclip_core.clip import FrozenCLIP, join_heads
+from scclip_core.clip import FrozenCLIP, join_heads, project_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.detectors import detect
@@ -154,8 +154,7 @@ class SCCLIP(DenseCLIP):
             weights = mixed_weights(qkv, content, cfg.self_attention, cfg.mix)
             tokens = join_heads(last, self.read(place, weights, qkv[2]))
         else:
-            mixed = self.mixed_attention(qkv, content)  # [B, N, C]
-            tokens = last.ls_1(last.attn.out_proj(mixed))
+            tokens = project_heads(last, self.mixed_attention(qkv, content))
         tokens = self.hook(f"{stage}.attention", tokens)
         if cfg.class_residual:
             tokens = self.hook(f"{stage}.class_residual", tokens + cfg.res_cls * cls)

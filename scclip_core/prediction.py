@@ -3,6 +3,7 @@
 import colorsys
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,7 @@ class Prediction:
         `with_overlay`, NAME_overlay.png is written too. Raises ValueError for more classes,
         OSError where the folder cannot be written.
         """
-        if len(self.classes) > 256:
-            raise ValueError(
-                f"classes must be at most 256 for a palette PNG, got {len(self.classes)}"
-            )
+        check_palette(self.classes)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(self.labels.astype(np.uint8))
@@ -108,3 +106,9 @@ class Prediction:
         buffer = io.BytesIO()
         self.overlay().save(buffer, format="PNG")
         return buffer.getvalue()
+
+
+def check_palette(classes: Sequence[object]) -> None:
+    """Raise ValueError for more classes than a palette PNG can hold, 256."""
+    if len(classes) > 256:
+        raise ValueError(f"classes must be at most 256 for a palette PNG, got {len(classes)}")

@@ -77,7 +77,11 @@ def move_to_register(active: Tensor, chosen: Tensor) -> Tensor:
 
 
 def neuron_scores(
-    model: FrozenCLIP, images: Tensor, highest: int, threshold: float | None = None
+    model: FrozenCLIP,
+    images: Tensor,
+    highest: int,
+    threshold: float | None = None,
+    position_offset: float = 0.0,
 ) -> Tensor:
     """The mean magnitude of every neuron's activation at the outlier patches of every image.
 
@@ -87,10 +91,11 @@ def neuron_scores(
         highest: the last block that is looked at.
         threshold: outliers are the patches whose token after the last block is longer than this.
             None: the longest of every image.
+        position_offset: as in `FrozenCLIP.positions`.
 
     Returns [B, highest + 1, M]; 0 for an image without outliers.
     """
-    tokens, magnitudes = model.embed(images), []
+    tokens, magnitudes = model.embed(images, position_offset), []
     for i, block in enumerate(model.blocks):
         if i <= highest:
             attended = tokens + block.ls_1(block.attention(block.ln_1(tokens)))
@@ -186,7 +191,9 @@ class Registers(DenseCLIP):
         shape = (len(images), model.depth * self.size)
         chosen = torch.zeros(shape, dtype=torch.bool, device=images.device)
         if cfg.neurons is None:
-            scores = neuron_scores(model, images, cfg.highest).flatten(1)  # [B, blocks * M]
+            scores = neuron_scores(
+                model, images, cfg.highest, position_offset=cfg.position_offset
+            ).flatten(1)  # [B, blocks * M]
             chosen = chosen.scatter(1, scores.topk(cfg.count).indices, True)
         elif cfg.neurons:
             chosen[:, [block * self.size + neuron for block, neuron in cfg.neurons]] = True

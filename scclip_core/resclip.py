@@ -11,6 +11,7 @@ from scclip_core.attention import scaled_products, self_attention_weights
 from scclip_core.clip import FrozenCLIP, add_mlp, join_heads
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig, check_sigma, gaussian_window
+from scclip_core.precision import at_least_float32
 from scclip_core.segmentation import upsample
 
 
@@ -120,8 +121,9 @@ def same_label_affinity(labels: Tensor, sigma: float) -> Tensor:
 class ResCLIP(DenseCLIP):
     """ResCLIP (Yang et al. 2024, arXiv 2411.15851) on NACLIP's last block.
 
-    Residual cross-correlation self-attention: the mean query-key attention A_c of blocks 6 to 9 is
-    mixed into the key-key attention of the last block, which has no residual and no MLP:
+    Residual cross-correlation self-attention: the mean query-key attention A_c of blocks 5 to 8,
+    counted from 0, is mixed into the key-key attention of the last block, which has no residual
+    and no MLP:
 
     weights = cross_scale ((1 - cross_mix) softmax(L) + cross_mix A_c)
     L = K K^T / sqrt(d) + Gaussian window
@@ -189,11 +191,11 @@ class ResCLIP(DenseCLIP):
         """The last block, with feedback [B, N, N] or without; [B, L, C] -> [B, N, C]."""
         cfg, last = self.config, self.model.blocks[-1]
         _, k, v = self.model.qkv(last, tokens)
-        logits = scaled_products(k, k).float()  # [B, heads, L, L]
+        logits = at_least_float32(scaled_products(k, k))  # [B, heads, L, L]
         if feedback is not None:
             affinity = F.pad(feedback / feedback.amax((1, 2), keepdim=True), (1, 0, 1, 0))
             logits = torch.lerp(logits, affinity[:, None], cfg.feedback_mix) * cfg.feedback_scale
         logits = logits + F.pad(gaussian_window(grid, cfg.sigma).to(k.device), (1, 0, 1, 0))
-        weights = torch.lerp(logits.softmax(-1), cross.float(), cfg.cross_mix) * cfg.cross_scale
+        weights = torch.lerp(logits.softmax(-1), cross.to(logits), cfg.cross_mix) * cfg.cross_scale
         read = self.read(f"blocks.{self.model.depth - 1}", weights.to(v.dtype), v)
         return join_heads(last, read)[:, 1:]

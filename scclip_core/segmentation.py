@@ -30,7 +30,8 @@ def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     maps = []
     for one in torch.split(logits, 1):  # logits at image size are the largest tensors of all
         kept = possible_winners(one[0])
-        maps.append(kept[upsample(one[..., kept], size).argmax(1)])
+        best = upsample(one[..., kept], size).argmax(1)  # [1, H, W]
+        maps.append(kept.index_select(0, best.flatten()).view_as(best))
     return torch.cat(maps)
 
 
@@ -41,13 +42,16 @@ def possible_winners(logits: Tensor) -> Tensor:
     its largest of every four is below the largest among all classes of the smallest of the same
     four. Takes logits [rows, cols, C]; returns int64 [kept].
     """
-    maps = logits.movedim(-1, 0)[None]  # [1, C, rows, cols]
-    four = [min(2, side) for side in logits.shape[:2]]
-    highest = F.max_pool2d(maps, four, stride=1)[0]  # [C, rows - 1, cols - 1]
-    lowest = -F.max_pool2d(-maps, four, stride=1)[0]
+    highest = lowest = logits
+    for side in (0, 1):
+        pairs = logits.shape[side] - 1
+        if pairs:  # a single row or column has no neighbour
+            highest = torch.maximum(highest.narrow(side, 0, pairs), highest.narrow(side, 1, pairs))
+            lowest = torch.minimum(lowest.narrow(side, 0, pairs), lowest.narrow(side, 1, pairs))
     # Interpolation rounds, so what is equal but for the last digits is kept.
     slack = 8 * torch.finfo(logits.dtype).eps * logits.abs().amax()
-    return (highest >= lowest.amax(0) - slack).flatten(1).any(1).nonzero()[:, 0]
+    sure = lowest.amax(-1, keepdim=True) - slack  # [rows - 1, cols - 1, 1]
+    return (highest >= sure).flatten(0, 1).any(0).nonzero()[:, 0]
 
 
 def check_windows(patch: int, window: int, stride: int) -> None:

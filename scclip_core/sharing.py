@@ -1,55 +1,62 @@
-"""Many configurations of SC-CLIP on the same images: the blocks run once for all of them.
+"""Many methods on the same images: the blocks run once for all of them.
 
-Configurations differ from stage 3 on; what comes before is most of the computation.
+What methods do differs only after the blocks, and the blocks are most of the computation.
 """
 
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SCCLIPConfig
-from scclip_core.pipeline import SCCLIP
+if TYPE_CHECKING:
+    from scclip_core.dense import DenseCLIP
 
-Name = TypeVar("Name", bound=Hashable)
-# The last images [B, 3, H, W] and their layers, [B, L, C] each; empty before the first run.
-Known = dict[str, list[Tensor]]
+# Whose blocks ran on which images, and how -> the images, the model, and the blocks' outputs. The
+# first two are kept so that no other object takes their identity.
+Known = dict[tuple[object, ...], tuple[Tensor, object, list[Tensor]]]
+_KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
+Method = TypeVar("Method", bound="DenseCLIP")
 
 
-class SharedSCCLIP(SCCLIP):
-    """SC-CLIP that takes the outputs of the blocks from `known` where the images are the same.
+@contextmanager
+def shared_blocks(known: Known | None = None) -> Iterator[None]:
+    """Within this context, methods of one model share the blocks' outputs of the same images.
+
+    The same images are the same tensor, not an equal one, and nobody may change it meanwhile. Where
+    hooks look on, or patches are embedded in another way, the blocks run again. All outputs are
+    kept until the context ends, so it is best entered anew for every batch.
 
     Args:
-        model: the frozen CLIP that all segmenters share.
-        config: hyper-parameters.
-        known: what all segmenters share. It is filled by the one that runs first.
+        known: what is shared, to go on with it in another context (default: nothing yet).
+    """
+    token = _KNOWN.set({} if known is None else known)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+def shareable(
+    encode: Callable[[Method, Tensor, int | None], list[Tensor]],
+) -> Callable[..., list[Tensor]]:
+    """Let `encode`, a function of a method and its images, share what it returns (`shared_blocks`).
+
+    Outputs of some of the blocks alone are not shared.
     """
 
-    def __init__(self, model: FrozenCLIP, config: SCCLIPConfig, known: Known):
-        super().__init__(model, config)
-        self._known = known
+    @wraps(encode)
+    def run(method: Method, images: Tensor, blocks: int | None = None) -> list[Tensor]:
+        known = _KNOWN.get()
+        if known is None or blocks is not None or method.is_observed:
+            return encode(method, images, blocks)
+        kind: Any = type(method)
+        how = method.config.position_offset, kind.embed, kind.run_block, kind.add_attention
+        key = id(images), id(method.model), *how
+        if key not in known:
+            known[key] = images, method.model, encode(method, images, None)
+        return known[key][2]
 
-    def encode(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
-        """Stages 1 and 2 as in SC-CLIP, computed once for the same images."""
-        if blocks is not None:
-            return super().encode(images, blocks)
-        if not self._known or not torch.equal(self._known["images"][0], images):
-            self._known.update(images=[images], layers=super().encode(images))
-        return self._known["layers"]
-
-
-def share_blocks(
-    model: FrozenCLIP, configs: Mapping[Name, SCCLIPConfig]
-) -> dict[Name, SharedSCCLIP]:
-    """A segmenter for each configuration; they share the blocks' outputs.
-
-    Raises ValueError where configurations embed images differently (`position_offset`).
-    """
-    offsets = {config.position_offset for config in configs.values()}
-    if len(offsets) > 1:
-        given = ", ".join(map(str, sorted(offsets)))
-        raise ValueError(f"configs must have one position_offset, got {given}")
-    known: Known = {}
-    return {name: SharedSCCLIP(model, config, known) for name, config in configs.items()}
+    return run

@@ -1,8 +1,14 @@
 """Stages 4 and 6: which patches resemble each other, and means over those that do."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scclip_core.precision import at_least_float32
+
+
+def unit_tokens(tokens: Tensor) -> Tensor:
+    """Tokens at unit length, in float32 at least, [B, N, C] -> [B, N, C]."""
+    return F.normalize(at_least_float32(tokens), dim=-1)
 
 
 def patch_similarity(tokens: Tensor) -> Tensor:
@@ -12,8 +18,7 @@ def patch_similarity(tokens: Tensor) -> Tensor:
 
     Takes tokens [B, N, C]; returns [B, N, N], in float32 at least.
     """
-    tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
-    unit = F.normalize(tokens, dim=-1)
+    unit = unit_tokens(tokens)
     return unit @ unit.mT  # [B, N, C] @ [B, C, N] -> [B, N, N]
 
 

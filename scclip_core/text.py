@@ -57,7 +57,8 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
 
     The template "{}" takes names as full prompts. Embeddings are kept with the model, by name and
     templates; from 1,000 prompts on they are also kept on disk (`text_cache`). Warns of names with
-    tokens that the model was never trained on. Returns [Q, D].
+    tokens that the model was never trained on. Returns [Q, D]. Raises ValueError for a sentence
+    that is longer than the text tower reads, since it would be cut off.
     """
     check_templates(templates)
     cache = model.text_cache
@@ -68,6 +69,7 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
         file = text_cache.file_for(model, prompts) if len(prompts) >= PROMPTS_ON_DISK else None
         embedded = text_cache.read(file, len(missing), model) if file else None
         if embedded is None:
+            _refuse_long(model, prompts)
             shape = (len(missing), len(templates))
             each = torch.unflatten(model.encode_text(prompts), 0, shape)  # [Q * T, D] -> [Q, T, D]
             embedded = F.normalize(each.mean(1), dim=-1)
@@ -76,6 +78,13 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
         pairs = zip(missing, embedded, strict=True)
         cache.update({(name, templates): vector for name, vector in pairs})
     return torch.stack([cache[name, templates] for name in names])
+
+
+def _refuse_long(model: FrozenCLIP, prompts: list[str]) -> None:
+    room = model.clip.context_length - 2  # besides the marks of start and end
+    for prompt in prompts:
+        if len(model.tokenizer.encode(prompt)) > room:
+            raise ValueError(f"classes must fit into {room} tokens with a template, got {prompt!r}")
 
 
 def _warn_of_unknown(model: FrozenCLIP, names: list[str]) -> None:

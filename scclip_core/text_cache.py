@@ -22,10 +22,13 @@ def folder() -> Path:
 def file_for(model: FrozenCLIP, prompts: list[str]) -> Path:
     """The file for these prompts and this text tower; other weights or prompts get another name.
 
-    The name is a hash of the shape, sum and norm of each weight: cheap to compute, and different
-    after any training.
+    The name is a hash of the architecture, and of the shape, sum and norm of each weight: cheap to
+    compute, and different after any training.
     """
-    digest = hashlib.sha256(f"{model.clip.context_length} {model.dtype}".encode())
+    tower = model.clip.transformer  # printed, it names the activation, which no weight shows
+    heads = tower.resblocks[0].attn.num_heads
+    shape = f"{model.clip.context_length} {model.dtype} {heads} {tower!r}"
+    digest = hashlib.sha256(shape.encode())
     for name, weight in sorted(model.clip.named_parameters()):
         if not name.startswith("visual."):
             values = weight.detach().float()

@@ -228,7 +228,7 @@ def run_tables(args: argparse.Namespace) -> int:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """`bench`: the ratio to open_clip first, then all other times that chapter 7 shows."""
+    """`bench`: the ratio to open_clip first, then all other times that the chapters show."""
     from scclip_lab.evaluation.timing import bench_all
     from scclip_lab.plots import save_table
     from scclip_lab.studies.ch07_timing import measure

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from scclip_core import SCCLIP, SCCLIPConfig, make_method
+from scclip_core.by_rows import SCCLIPByRows
+from scclip_core.sharing import shared_blocks
 from scclip_core.similarity import adaptive_aggregate
 from scclip_lab.datasets.scenes import STYLES, WORDS
 from scclip_lab.evaluation.mini import stack_images
@@ -15,7 +17,7 @@ from scclip_lab.studies import ch05_errors as errors
 from scclip_lab.studies import ch05_settings as settings
 from scclip_lab.studies import rules_results, verdicts
 from scclip_lab.studies.ch01_shapes import example_scene
-from scclip_lab.studies.shared import changed, no_module, share_blocks
+from scclip_lab.studies.shared import changed, no_module, segmenters
 
 
 @pytest.fixture(autouse=True)
@@ -29,17 +31,44 @@ def images(mini):
     return stack_images(mini, [example_scene()])
 
 
-def test_shared_blocks_change_no_feature(mini, images):
-    configs = {"none": no_module(), "all": SCCLIPConfig()}
-    shared = share_blocks(mini, configs)
-    for given in (images, images.flip(3), images):
-        for name, config in configs.items():
-            assert torch.equal(shared[name].features(given), SCCLIP(mini, config).features(given))
+def test_shared_blocks_run_once_for_the_same_images_and_change_no_feature(
+    mini, images, monkeypatch
+):
+    ran, block = [], SCCLIP.run_block
+    monkeypatch.setattr(SCCLIP, "run_block", lambda *given: ran.append(given[1]) or block(*given))
+    methods = segmenters(mini, {"none": no_module(), "all": SCCLIPConfig()})
+    for given in (images, images.flip(3)):
+        with shared_blocks():
+            shared = [method.features(given) for method in methods.values()]
+        assert ran == list(range(mini.depth - 1))
+        ran.clear()
+        alone = [method.features(given) for method in methods.values()]
+        assert all(map(torch.equal, shared, alone))
+        ran.clear()
 
 
-def test_blocks_are_shared_only_where_pictures_are_embedded_alike(mini):
-    with pytest.raises(ValueError, match=r"one position_offset, got 0\.0, 0\.1"):
-        share_blocks(mini, {"a": SCCLIPConfig(), "b": SCCLIPConfig.published()})
+def test_blocks_are_shared_only_where_they_would_do_the_same(mini, images):
+    published = SCCLIP(mini, SCCLIPConfig.published())  # another position offset
+    by_rows, first = SCCLIPByRows(mini), f"blocks.{mini.depth - 2}.hook_resid_post"
+    others = [published, by_rows, make_method("gem", mini), make_method("registers", mini)]
+    alone = [method.features(images) for method in others]
+    with shared_blocks():
+        plain = SCCLIP(mini).features(images)
+        assert all(map(torch.equal, alone, (method.features(images) for method in others)))
+        changed = SCCLIP(mini).run_with_hooks(images, {first: lambda tokens: tokens.flip(1)})
+        assert not torch.equal(changed, plain)
+        assert torch.equal(SCCLIP(mini).features(images), plain)  # what hooks changed is not shared
+
+
+def test_shared_blocks_end_with_their_context_and_can_go_on_in_another(mini, images):
+    known = {}
+    with shared_blocks(known):
+        first = SCCLIP(mini).encode(images)
+    assert SCCLIP(mini).encode(images) is not first
+    with shared_blocks(known):
+        assert SCCLIP(mini).encode(images) is first
+    with shared_blocks():
+        assert SCCLIP(mini).encode(images) is not first
 
 
 def test_with_no_module_sc_clip_is_the_values(mini, images):
@@ -50,7 +79,7 @@ def test_with_no_module_sc_clip_is_the_values(mini, images):
 def test_modules_are_measured_in_both_groups_of_styles(mini):
     table = ablation.ablate(mini, 2)
     assert list(table["styles"].unique()) == list(STYLES)
-    assert len(table) == 2 * 3 * (3 * len(ablation.MODULES) + 1)
+    assert len(table) == 2 * 3 * (3 * len(ablation.MODULES) + 2)
     summed = ablation.sum_gains(table).query("whose == 'here, added'")
     assert np.allclose(summed["sum of gains"], summed["total gain"], atol=1e-4)
 

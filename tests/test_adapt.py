@@ -236,7 +236,7 @@ def test_a_rule_that_reads_layers_does_not_see_other_parameters(model, images):
 
 
 def test_otsu_for_each_picture_is_otsu_for_a_picture_alone(model, images):
-    found = OtsuEachPicture(model, SCCLIPConfig(), {}).features(images)
+    found = OtsuEachPicture(model, SCCLIPConfig()).features(images)
     for i in range(len(images)):
         own = images[i : i + 1]
         config = set_beta(SCCLIPConfig(), otsu_threshold, SCCLIP(model).encode(own))

@@ -268,3 +268,13 @@ def test_nothing_anomalous_changes_nothing():
 def test_bad_repairs_are_refused(tokens, mask, kind, told):
     with pytest.raises(ValueError, match=told):
         repair_anomalies(torch.zeros(tokens), torch.zeros(mask, dtype=torch.bool), (3, 3), kind)
+
+
+def test_a_long_anomaly_costs_its_repaired_token_no_digits():
+    tokens = torch.rand(1, 25, 4, generator=torch.Generator().manual_seed(0))
+    tokens[:, 12] *= 1000
+    flags = torch.zeros(1, 25, dtype=torch.bool)
+    flags[:, 12] = True
+    exact = repair_anomalies(tokens.double(), flags, (5, 5))
+    low = repair_anomalies(tokens.bfloat16(), flags, (5, 5))
+    assert (low.double() - exact)[:, 12].abs().max() < 0.01

@@ -209,3 +209,9 @@ def test_layer_scale_is_part_of_every_changed_block(few):
     scaled.visual.transformer.resblocks[-1].ls_1.gamma.data.fill_(0.5)
     halved = tokens_of("values", scaled, few)
     assert torch.allclose(halved, tokens_of("values", plain, few) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "resclip"])
+def test_every_method_but_one_has_a_configuration_for_few_blocks(name, few):
+    found = make_method(name, FrozenCLIP(tiny_clip(layers=4))).features(few)
+    assert torch.isfinite(found).all()

@@ -81,7 +81,7 @@ from scclip_lab.evaluation.memory import peak_of
 model = load_clip("mini")
 segmenter = SCCLIPByRows(model, rows_at_once=256) if sys.argv[1] == "rows" else SCCLIP(model)
 segmenter.features(torch.randn(1, 3, 64, 64))
-images = torch.randn(1, 3, 768, 768)
+images = torch.randn(1, 3, 1024, 1024)
 print(peak_of(lambda: segmenter.features(images)))
 """
 
@@ -100,3 +100,15 @@ def test_the_configuration_is_that_of_the_model(mini):
     config = replace(SCCLIPConfig(), beta=0.6)
     assert SCCLIPByRows(mini, config).config == config
     assert SCCLIPByRows(mini).config == SCCLIPConfig()
+
+
+@pytest.mark.parametrize("sides", [(96, 96), (192, 256)])  # at 12 x 16 patches N is the width
+def test_weights_of_the_last_block_are_those_of_the_whole_matrix(mini, sides):
+    images, names = pictures(*sides), ["blocks.11.attn.hook_pattern", "stage7.attn.hook_pattern"]
+    (rows, found), (whole, expected) = (
+        segmenter.run_with_cache(images, names)
+        for segmenter in (SCCLIPByRows(mini, rows_at_once=50), SCCLIP(mini))
+    )
+    torch.testing.assert_close(rows, whole, atol=1e-5, rtol=0)
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_what_is_written_is_what_predict_gives(folder, tmp_path, model):
     with Image.open(tmp_path / "a_labels.png") as labels:
         assert np.array_equal(np.asarray(labels), expected.labels)
     assert not (tmp_path / "a_overlay.png").exists()
+
+
+def test_no_result_takes_the_place_of_a_picture(folder, capsys):
+    (folder / "a.png").replace(folder / "x.png")
+    before = (folder / "x.png").read_bytes()
+    (folder / "x_labels.png").write_bytes(before)
+    assert segment(folder, "--classes", WORDS, "--out", folder) == 2
+    assert "no result replaces the picture" in capsys.readouterr().err
+    assert (folder / "x_labels.png").read_bytes() == before
+
+
+def test_a_picture_given_twice_is_segmented_once(folder, tmp_path, capsys):
+    given = (folder / "a.png", folder / "." / "a.png", folder)
+    assert segment(*given, "--classes", WORDS, "--out", tmp_path) == 0
+    assert "2 of 2 pictures" in capsys.readouterr().out
+
+
+def test_a_command_leaves_the_look_of_warnings_as_it_was(folder, tmp_path):
+    usual = warnings.formatwarning
+    segment(folder / "a.png", "--classes", WORDS, "--out", tmp_path)
+    assert warnings.formatwarning is usual
 
 
 @pytest.mark.parametrize("name", cli.METHODS)
@@ -166,7 +188,7 @@ def test_more_classes_than_a_palette_holds_are_one_line(folder, tmp_path, capsys
     classes = ",".join(f"thing {i}" for i in range(257))
     assert segment(folder, "--classes", classes, "--out", tmp_path / "out") == 2
     assert "classes must be at most 256 for a palette PNG, got 257" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, OSError])

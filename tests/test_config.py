@@ -3,10 +3,12 @@
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
 
 from scclip_core import SCCLIPConfig
-from scclip_core.config import INDICES, LAYERS, SWITCHES
+from scclip_core.adapt import candidates
+from scclip_core.config import INDICES, LAYERS, SWITCHES, scaled_layer
 
 VARIANTS = {"self_attention": "qk", "lof": "standard", "repair_from": "all"}
 VARIANTS |= {"position_offset": 0.0, "templates": ("{}",)}
@@ -191,3 +193,18 @@ def test_templates_are_told_up_to_a_length_that_fits_into_a_line(length):
     told = repr(given) if length <= 80 else repr(given)[:80] + "..."
     with pytest.raises(ValueError, match=rf"non-empty tuple .*, got {told}$"):
         SCCLIPConfig(templates=given)
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = SCCLIPConfig(beta=np.float32(0.25), lof_neighbors=np.int64(20), mix=np.float64(1))
+    assert (config.beta, config.lof_neighbors, config.mix) == (0.25, 20, 1.0)
+    assert type(config.beta) is float and type(config.lof_neighbors) is int
+    with pytest.raises(ValueError, match="beta must be a number, got True"):
+        SCCLIPConfig(beta=True)
+
+
+@pytest.mark.parametrize("depth", [6, 8, 18, 36])
+def test_candidates_are_placed_by_the_rule_of_for_depth(depth):
+    found = candidates(SCCLIPConfig.for_depth(depth)).values()
+    placed = {config.post_adjust_idx for config in found}
+    assert placed == {scaled_layer(value, depth) for value in (1, 3, 5, 7)} and len(placed) == 4

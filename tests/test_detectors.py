@@ -23,13 +23,13 @@ from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies.ch11_flags import above_deviation, above_gap, above_limit
 from scclip_lab.studies.ch11_planting import (
     NEURON_BLOCK,
-    Continued,
     WithRegister,
     fired,
     low_information,
     plant_neuron,
     plant_tokens,
 )
+from scclip_lab.studies.reading import Continued
 
 GRID = (8, 9)
 # Detectors that do not look at the grid, nor choose positions at random.
@@ -173,7 +173,7 @@ def test_equal_tokens_have_finite_scores(name):
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda t: detect("forest", t, GRID), "detector must be one of lof, landmarks, .*'forest'"),
+        (lambda t: detect("forest", t, GRID), "name must be one of lof, landmarks, .*'forest'"),
         (lambda t: detect("grid", t, (7, 7)), "tokens must be .batch, 49, width. for a 7 x 7 grid"),
         (lambda t: grid_lof(t[:, :1], (1, 1)), r"grid must be of two patches at least, got \(1, 1"),
         (lambda t: grid_lof(t, GRID, radius=0), "radius must be at least 1, got 0"),

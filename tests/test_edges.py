@@ -103,3 +103,10 @@ def test_a_name_asked_for_twice_is_embedded_alike(model):
     embedded = embed_names(model, ["dog", "cat", "dog"], ("{}",))
     assert embedded.shape == (3, 24)
     assert torch.equal(embedded[0], embedded[2])
+
+
+def test_near_and_far_needs_no_crop(model):
+    row = torch.randn(1, 3, 16, 64, generator=torch.Generator().manual_seed(0))
+    assert SCCLIPConfig.adapt(model, row).rule == "near and far"
+    with pytest.raises(ValueError, match="at least 2 x 2 patches, got 1 x 4"):
+        SCCLIPConfig.adapt(model, row, ["car", "road"])

@@ -61,6 +61,7 @@ def test_a_caption_is_a_sentence_that_follows_the_numbers(name, tmp_path):
                 "share",
                 "milliseconds",
                 "spearman",
+                "MiB",
                 SAVED,
             )
             if c in table

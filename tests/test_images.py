@@ -1,5 +1,7 @@
 """Pictures of every kind become upright RGB, or one clear line says why not."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -235,3 +237,12 @@ def test_an_error_names_the_file_that_an_image_was_opened_from(tmp_path):
 
 def test_the_smallest_short_side_is_one_patch(model, picture):
     assert model.preprocess(picture, 16).shape == (3, 16, 32)
+
+
+def test_a_file_is_closed_and_pillows_limit_is_left_as_it_was(tmp_path, picture, recwarn):
+    path, before = tmp_path / "two.gif", Image.MAX_IMAGE_PIXELS
+    picture.save(path, save_all=True, append_images=[picture.rotate(90)])
+    open_picture(path)
+    gc.collect()
+    assert before == Image.MAX_IMAGE_PIXELS is not None
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]

@@ -55,8 +55,18 @@ def test_a_class_that_occurs_nowhere_is_left_out_of_the_mean():
     assert mean_iou(counts) == 1.0
 
 
-def test_a_class_predicted_but_never_true_counts_as_zero():
-    assert mean_iou(class_counts(np.array([[4, 1], [0, 0]]))) == pytest.approx((4 / 5 + 0) / 2)
+def test_a_class_predicted_but_never_true_is_missed_by_the_others_alone():
+    assert mean_iou(class_counts(np.array([[4, 1], [0, 0]]))) == pytest.approx(4 / 5)
+
+
+def test_a_draw_that_misses_a_class_misses_it_for_all_methods():
+    # Image 0 has class 0 alone, image 1 both. The second method calls a pixel of image 0 class 1.
+    exact = np.stack([class_counts(np.diag([9, 0])), class_counts(np.diag([5, 4]))])
+    stray = np.stack([class_counts(np.array([[8, 1], [0, 0]])), exact[1]])
+    assert mean_iou(2 * exact[0]) - mean_iou(2 * stray[0]) == pytest.approx(1 / 9)  # not 5 / 9
+    low, high = paired_interval(exact, stray, mean_iou)[1:]
+    assert 0 <= low <= high < 0.2
+    assert np.isnan(mean_iou(np.zeros((3, 2))))
 
 
 def test_ignored_pixels_count_nowhere():

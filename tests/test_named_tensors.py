@@ -239,3 +239,15 @@ def test_every_tensor_of_every_method_has_a_stage_and_a_note(method, images):
     without_classes = [row["tensor"] for row in method.trace(images[:1])]
     assert names[: len(without_classes)] == without_classes
     assert names[len(without_classes) :] == ["stage8.text", "stage8.logits", "stage8.segmentation"]
+
+
+def test_a_hook_may_look_into_the_same_method(segmenter, images):
+    seen = []
+
+    def look(tokens):
+        segmenter.run_with_cache(images, "stage3.anomalous")
+        return None
+
+    hooks = {"stage4.similarity": look, "stage8.features": seen.append}
+    segmenter.run_with_hooks(images, hooks)
+    assert len(seen) == 1

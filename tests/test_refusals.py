@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig, make_method
+from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig, load_clip, make_method
 from scclip_core.gem import GEM
 from scclip_core.last_block import NACLIP, Vanilla
 from tests.conftest import CLASSES
@@ -163,3 +163,24 @@ def test_a_wrong_type_is_told_with_what_to_call_instead_before_any_computing(
     assert f"got {given}" in told
     assert instead in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused_before_any_computing(method, images, value):
+    broken = images.clone()
+    broken[0, 0, 0, 0] = value
+    for run in (method.features, lambda given: method.segment(given, ["car", "road"])):
+        with pytest.raises(ValueError, match="images must be finite, got NaN or infinity"):
+            run(broken)
+
+
+@pytest.mark.parametrize("kind", [{"dtype": torch.int64}, {"device": "meta"}])
+def test_text_of_another_kind_is_refused(segmenter, images, kind):
+    with pytest.raises(ValueError, match="text must be floats on cpu like the model, got"):
+        segmenter.logits(images, torch.ones(2, segmenter.model.embed_dim, **kind))
+
+
+@pytest.mark.parametrize("device", ["cudaa", "hpu"])
+def test_a_device_that_cannot_be_used_is_refused_before_weights_are_read(device):
+    with pytest.raises(ValueError, match=f"device must be one that torch can use .*'{device}'"):
+        load_clip("mini", device=device)

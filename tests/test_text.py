@@ -169,3 +169,10 @@ def test_a_thousand_classes_are_segmented(model, images):
     labels = SCCLIP(model).segment(images[:1, :, :32, :32], [f"thing {i}" for i in range(1000)])
     assert labels.shape == (1, 32, 32)
     assert 0 <= labels.min() <= labels.max() < 1000
+
+
+def test_a_sentence_that_would_be_cut_off_is_refused(model):
+    fits, long = "dog " * 29, "dog " * 30  # of 32 tokens, two mark start and end
+    embed_names(model, [fits.strip()], ("{}",))
+    with pytest.raises(ValueError, match="classes must fit into 30 tokens with a template, got"):
+        embed_names(model, [long.strip()], ("{}",))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from platformdirs import user_cache_path
 
 from scclip_core import FrozenCLIP, text_cache
@@ -86,3 +87,11 @@ def test_a_damaged_file_is_embedded_afresh(folder, content):
 def test_a_folder_that_cannot_be_made_is_no_error(folder):
     folder.write_text("a file stands here")
     assert embed_names(fresh(), NAMES, TEMPLATES).shape == (3, 24)
+
+
+def test_another_activation_has_a_file_of_its_own(folder):
+    clips = [tiny_clip(), tiny_clip()]
+    for block in clips[1].transformer.resblocks:
+        block.mlp.gelu = QuickGELU()
+    files = {text_cache.file_for(FrozenCLIP(clip), ["dog"]) for clip in clips}
+    assert len(files) == 2

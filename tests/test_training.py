@@ -106,6 +106,12 @@ def test_a_run_that_was_cut_goes_on_to_the_same_model(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".partial-*"))
 
 
+def test_a_checkpoint_of_another_run_is_not_gone_on_with(tmp_path):
+    train(SHORT, 5, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"of seed 6 and 6 steps, .* is of seed 5 and 6 steps"):
+        train(SHORT, 6, tmp_path / "run.pt")
+
+
 def test_the_moving_average_is_kept_and_the_rate_follows_its_schedule(tmp_path):
     kept, _ = train(SHORT, 5, tmp_path / "run.pt")
     saved = torch.load(tmp_path / "run.pt", weights_only=True)

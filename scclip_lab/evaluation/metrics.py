@@ -70,8 +70,16 @@ def iou_per_class(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
-    """Mean IoU over the classes that are true or predicted anywhere, [..., 3, C] -> [...]."""
-    return np.nanmean(iou_per_class(counts), -1)
+    """Mean IoU over the classes that are true anywhere, [..., 3, C] -> [...].
+
+    On a whole benchmark these are all classes. Of a few images some are missing, and those must be
+    the same for all methods: a class that is predicted and never true is therefore left out, where
+    other implementations let it count as 0. Its pixels are missed by the classes that they are of.
+    NaN where no class is true.
+    """
+    there = np.asarray(counts)[..., 1, :] > 0
+    scores = np.where(there, iou_per_class(counts), 0)
+    return _ratio(scores.sum(-1), there.sum(-1))
 
 
 def pixel_accuracy(counts: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import ARTICLE_TEMPLATE
 from scclip_core.files import DATA, atomic_write
 from scclip_core.images import normalise
+from scclip_core.sharing import shared_blocks
 from scclip_core.text import embed_names
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -42,7 +43,9 @@ MEASURES: dict[str, Statistic] = {
     "pixel accuracy": pixel_accuracy,
 }
 # What tables of the chapters hold: the mean, and objects and background apart.
-MEAN_AND_PARTS = {name: MEASURES[name] for name in ("mIoU", "objects right", "background right")}
+# The shares of object and background pixels that have the right word.
+PARTS = ("objects right", "background right")
+MEAN_AND_PARTS = {name: MEASURES[name] for name in ("mIoU", *PARTS)}
 # The measures that are also given by the number of objects in a scene.
 BY_OBJECTS = ("mIoU", "objects right")
 # The methods that the others are compared with, image by image.
@@ -64,6 +67,12 @@ def stack_images(model: FrozenCLIP, scenes: list[Scene]) -> Tensor:
     images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
     values = images.permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
     return normalise(values, model.mean, model.std).to(model.device, model.dtype)
+
+
+def parts_right(labels: Tensor, truth: Tensor) -> list[float]:
+    """The shares `PARTS` of one label map over all words, [H, W]."""
+    counts = count_classes(labels, truth, len(WORDS))
+    return [float(MEASURES[part](counts)) for part in PARTS]
 
 
 @torch.no_grad()
@@ -112,13 +121,14 @@ def score_methods(
         scenes = [evaluation_scene(split, seed, i, style) for i in indices]
         truth = torch.from_numpy(np.stack([scene.labels for scene in scenes]))
         images: dict[FrozenCLIP, Tensor] = {}
-        for name, segmenter in methods.items():
-            model = segmenter.model
-            if model not in images:
-                images[model] = stack_images(model, scenes)
-            maps = segmenter.segment(images[model], WORDS).cpu()
-            pairs = zip(maps, truth, strict=True)
-            found[name] += [count_classes(labels, true, len(WORDS)) for labels, true in pairs]
+        with shared_blocks():
+            for name, segmenter in methods.items():
+                model = segmenter.model
+                if model not in images:
+                    images[model] = stack_images(model, scenes)
+                maps = segmenter.segment(images[model], WORDS).cpu()
+                pairs = zip(maps, truth, strict=True)
+                found[name] += [count_classes(labels, true, len(WORDS)) for labels, true in pairs]
     return {name: np.stack(counts) for name, counts in found.items()}
 
 

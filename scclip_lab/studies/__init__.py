@@ -45,22 +45,16 @@ METHOD_NAMES = {
 Draw = Callable[[pd.DataFrame], Figure]
 # Filled by the chapters: the name of a figure -> what draws it.
 DRAW_FUNCTIONS: dict[str, Draw] = {}
-# Filled with them: the name of a figure -> what makes its caption.
-OWN_CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {}
 
 
-def figure(
-    name: str, caption: Callable[[pd.DataFrame], str] | None = None
-) -> Callable[[Draw], Draw]:
+def figure(name: str) -> Callable[[Draw], Draw]:
     """Register a function as the one that draws the figure `name` from its table.
 
-    `caption` makes its finding of the same table; other figures have theirs in `captions`.
+    The sentence that tells its finding is made in `captions`.
     """
 
     def register(draw: Draw) -> Draw:
         DRAW_FUNCTIONS[name] = draw
-        if caption is not None:
-            OWN_CAPTIONS[name] = caption
         return draw
 
     return register
@@ -137,8 +131,7 @@ def find_caption(name: str, table: pd.DataFrame) -> str:
     # The captions import this module.
     from scclip_lab.studies.captions import CAPTIONS
 
-    captions = CAPTIONS | OWN_CAPTIONS
-    return captions[name](table) if name in captions else ""
+    return CAPTIONS[name](table) if name in CAPTIONS else ""
 
 
 def add_caption(drawn: Figure, text: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies import captions_beyond, captions_results
-from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_points, row_where
+from scclip_lab.studies import captions_beyond, captions_models, captions_results
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, change_in_points, in_points, row_where
 
 
 def histogram(table: pd.DataFrame) -> str:
@@ -209,9 +209,8 @@ def chosen_settings(table: pd.DataFrame) -> str:
     gain = row_where(differences, measure="mIoU")
     objects = row_where(differences, measure="objects right")
     return (
-        f"On test scenes the settings picked on validation scenes gain {in_points(gain['value'])}"
-        f" [{in_points(gain['low'])}, {in_points(gain['high'])}] points of mIoU and"
-        f" {in_points(objects['value'])} of object pixels."
+        "On test scenes the settings picked on validation scenes change mIoU by"
+        f" {change_in_points(gain)} points and object pixels by {in_points(objects['value'])}."
     )
 
 
@@ -236,4 +235,5 @@ CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
     "05_winner": chosen_settings,
     **captions_results.CAPTIONS,
     **captions_beyond.CAPTIONS,
+    **captions_models.CAPTIONS,
 }

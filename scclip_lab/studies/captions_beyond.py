@@ -4,19 +4,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from scclip_lab.studies.tables import STYLE_NAMES, best_row, in_points, row_where
+from scclip_lab.studies.regret import CHANCE, CONSTANTS, ORACLE, winner
+from scclip_lab.studies.tables import STYLE_NAMES, best_row, change_in_points, in_points, row_where
 
 MIDDLE = "layer 8"
 
 
-def _change(row: pd.Series, value: str = "value", low: str = "low", high: str = "high") -> str:
-    """A paired difference with its interval, in points: "-1.2 [-3.0, +0.4]"."""
-    return f"{in_points(row[value])} [{in_points(row[low])}, {in_points(row[high])}]"
-
-
 def _gain(table: pd.DataFrame, **where: object) -> str:
     """The difference of a row to its base, with its interval."""
-    return _change(row_where(table, **where), "gain", "gain_low", "gain_high")
+    return change_in_points(row_where(table, **where), "gain")
 
 
 def detection(table: pd.DataFrame) -> str:
@@ -100,7 +96,7 @@ def verdicts(table: pd.DataFrame) -> str:
     largest = table.iloc[int(table["value"].abs().to_numpy().argmax())]
     return (
         f"Of {len(table)} comparisons, {'; '.join(found)}. The largest difference:"
-        f" {largest['task']}, {largest['styles']}, {_change(largest)} points."
+        f" {largest['task']}, {largest['styles']}, {change_in_points(largest)} points."
     )
 
 
@@ -148,17 +144,17 @@ def flags(table: pd.DataFrame) -> str:
 def regret(table: pd.DataFrame) -> str:
     """12_regret: the rule chosen on validation scenes, beside the constants and chance."""
     part = table[(table["measure"] == "mIoU") & (table["data"] == "all")]
-    fixed = ("the article's constants", "a random candidate")
-    rules = part[~part["rule"].isin(fixed)]
-    seen, tested = rules[rules["split"] == "validation"], part[part["split"] == "test"]
-    best = row_where(tested, rule=best_row(seen.assign(gained=-seen["value"]), "gained")["rule"])
-    constants, chance = (100 * row_where(tested, rule=rule)["value"] for rule in fixed)
-    gain = best[["gain", "gain_low", "gain_high"]] * 100
+    tested = part[part["split"] == "test"]
+    best = row_where(tested, rule=winner(table))
+    own = 100 * best["value"]
+    constants, chance = (
+        100 * row_where(tested, rule=rule)["value"] for rule in (CONSTANTS, CHANCE)
+    )
     return (
-        f"Regret in points of mIoU, all models: the rule with the least on validation scenes,"
-        f" {best['rule']}, has {100 * best['value']:.1f} on test scenes, the article's constants"
+        "Regret in points of mIoU, all models and data sets: the rule with the least on validation"
+        f" scenes, {best['rule']}, has {own:.1f} on test scenes, the article's constants"
         f" {constants:.1f}, a random candidate {chance:.1f}. The rule minus the constants:"
-        f" {gain.iloc[0]:+.1f} [{gain.iloc[1]:+.1f}, {gain.iloc[2]:+.1f}]."
+        f" {change_in_points(best, 'gain')}."
     )
 
 
@@ -173,8 +169,8 @@ def criteria(table: pd.DataFrame) -> str:
 
 def adapted_models(table: pd.DataFrame) -> str:
     """12_models: in how many cells each rule of the core is above and below the constants."""
-    fixed = ("oracle", "the article's constants", "a random candidate")
-    part = table[(table["measure"] == "mIoU") & ~table["setting"].isin(fixed)]
+    part = table[(table["measure"] == "mIoU")]
+    part = part[~part["setting"].isin((ORACLE, CONSTANTS, CHANCE))]
     told = []
     for rule, rows in part.groupby("setting", sort=False):
         above, below = (rows["gain"] > 0).sum(), (rows["gain"] < 0).sum()

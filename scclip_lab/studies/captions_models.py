@@ -1,8 +1,10 @@
 """What the figures of chapter 13 show, in sentences made of their own numbers."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
-from scclip_lab.studies.tables import best_row, in_points, row_where
+from scclip_lab.studies.tables import best_row, change_in_points, row_where
 
 
 def cost(table: pd.DataFrame) -> str:
@@ -40,7 +42,13 @@ def by_depth(table: pd.DataFrame) -> str:
         best = best_row(rows)
         parts.append(
             f"{model}, {names[str(name)]}: rule {best['rule']}, most at {best['layer']}"
-            f" ({in_points(best['gain'])} [{in_points(best['gain_low'])},"
-            f" {in_points(best['gain_high'])}])"
+            f" ({change_in_points(best, 'gain')})"
         )
     return f"Layers by mIoU on test scenes, in points against the rule's. {'; '.join(parts)}."
+
+
+CAPTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "13_cost": cost,
+    "13_memory": memory_by_rows,
+    "13_depth": by_depth,
+}

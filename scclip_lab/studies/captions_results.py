@@ -5,7 +5,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from scclip_lab.studies import METHOD_NAMES
-from scclip_lab.studies.tables import STYLE_NAMES, best_row, fit_exponents, in_points, row_where
+from scclip_lab.studies.tables import (
+    STYLE_NAMES,
+    best_row,
+    change_in_points,
+    fit_exponents,
+    in_points,
+    row_where,
+)
 
 
 def prompts(table: pd.DataFrame) -> str:
@@ -15,8 +22,7 @@ def prompts(table: pd.DataFrame) -> str:
     for style, rows in part.groupby("styles", sort=False):
         most = rows.iloc[int(rows["gain"].abs().to_numpy().argmax())]
         found.append(
-            f"{STYLE_NAMES[style]} {in_points(most['gain'])} points"
-            f" [{in_points(most['gain_low'])}, {in_points(most['gain_high'])}] ({most['prompt']})"
+            f"{STYLE_NAMES[style]} {change_in_points(most, 'gain')} points ({most['prompt']})"
         )
     return f"Largest change of mIoU against the article's sentence, paired: {'; '.join(found)}."
 
@@ -121,8 +127,8 @@ def words(table: pd.DataFrame) -> str:
     other = row_where(table, measure="mIoU", names="16 objects under another name")
     both = row_where(table, measure="mIoU", names="these 16 under both names")
     return (
-        f"Sixteen of 56 words exchanged for other names change mIoU by {in_points(other['change'])}"
-        f" [{in_points(other['change_low'])}, {in_points(other['change_high'])}] points; offered"
+        "Sixteen of 56 words exchanged for other names change mIoU by"
+        f" {change_in_points(other, 'change')} points; offered"
         f" together with the trained names, by {in_points(both['change'])}."
     )
 

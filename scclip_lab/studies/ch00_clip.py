@@ -19,8 +19,7 @@ from scclip_lab.datasets.scenes import (
     Scene,
     evaluation_scene,
 )
-from scclip_lab.evaluation.metrics import count_classes
-from scclip_lab.evaluation.mini import MEASURES, stack_images
+from scclip_lab.evaluation.mini import PARTS, parts_right, stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     GalleryRow,
@@ -35,7 +34,6 @@ SEED, PAIRS = 3, 8
 # The scene that is read patch by patch: index and random seed, as in the gallery of the README.
 DENSE = (0, 1)
 METHODS = ("vanilla", "values", "scclip")
-PARTS = ("objects right", "background right")
 
 
 def paired_scenes() -> list[Scene]:
@@ -97,8 +95,7 @@ def read_every_patch(model: FrozenCLIP) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = [("truth", 1.0, 1.0, *line) for line in label_rows(truth)]
     for name in METHODS:
         labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
-        counts = count_classes(labels, truth, len(WORDS))
-        shares = [float(MEASURES[part](counts)) for part in PARTS]
+        shares = parts_right(labels, truth)
         rows += [(name, *shares, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["what", *PARTS, "line", "labels"])
 

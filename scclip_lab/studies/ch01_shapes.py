@@ -16,9 +16,9 @@ from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import untrained
 from scclip_core.pipeline import SCCLIP
-from scclip_core.segmentation import upsample
+from scclip_core.segmentation import label_map, upsample
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
-from scclip_lab.evaluation.mini import stack_images
+from scclip_lab.evaluation.mini import PARTS, parts_right, stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     GalleryRow,
@@ -51,15 +51,20 @@ def both_scenes() -> dict[str, Scene]:
 
 
 def compare_scenes(model: FrozenCLIP) -> pd.DataFrame:
-    """Both scenes' label maps, the truth first: title, method, line, labels of the line as text."""
-    rows = []
+    """Both scenes' label maps, the truth first.
+
+    Returns a row for each line of a map, with its labels as one text, and the shares of object and
+    background pixels that are right.
+    """
+    rows: list[tuple[object, ...]] = []
     for title, scene in both_scenes().items():
-        maps = {"truth": torch.from_numpy(scene.labels)}
+        truth = torch.from_numpy(scene.labels)
+        rows += [(title, "truth", 1.0, 1.0, *line) for line in label_rows(truth)]
         for method in ("vanilla", "values", "scclip"):
-            segmenter = make_method(method, model)
-            maps[method] = segmenter.segment(stack_images(model, [scene]), WORDS)[0]
-        rows += [(title, name, *line) for name, one in maps.items() for line in label_rows(one)]
-    return pd.DataFrame(rows, columns=["scene", "method", "line", "labels"])
+            labels = make_method(method, model).segment(stack_images(model, [scene]), WORDS)[0]
+            shares = parts_right(labels, truth)
+            rows += [(title, method, *shares, *line) for line in label_rows(labels)]
+    return pd.DataFrame(rows, columns=["scene", "method", *PARTS, "line", "labels"])
 
 
 def weight_by_word(model: FrozenCLIP, scene: Scene, word: str) -> pd.DataFrame:
@@ -97,7 +102,7 @@ def right_near_outlines(model: FrozenCLIP, reach: int = 8) -> pd.DataFrame:
         found = SCCLIP(model).segment(stack_images(model, [scene]), WORDS)[0]
         patches = torch.from_numpy(patch_labels(scene)).long()
         perfect = F.one_hot(patches, len(WORDS)).float()[None]  # [1, rows, cols, Q]
-        grid = upsample(perfect, truth.shape).argmax(1)[0]
+        grid = label_map(perfect, truth.shape)[0]
         values, window = truth.float()[None], (2 * reach + 1, 1, reach)
         near = (F.max_pool2d(values, *window) != -F.max_pool2d(-values, *window))[0]
         for where, part in (("near an outline", near), ("elsewhere", ~near)):
@@ -281,16 +286,12 @@ def draw_scenes(table: pd.DataFrame) -> Figure:
     """Both scenes with their truth and the label maps of three ways to read the patches."""
     rows = []
     for title, scene in both_scenes().items():
-        part = table[table["scene"] == title].groupby("method", sort=False)["labels"]
-        maps = {str(method): read_labels(lines) for method, lines in part}
-        truth = maps.pop("truth")
-        objects = truth < N_OBJECTS
+        part = table[table["scene"] == title]
         captions, named = {}, {}
-        for method, labels in maps.items():
-            right, name = labels == truth, METHOD_NAMES[method]
-            named[name] = labels
-            captions[name] = (
-                f"objects {right[objects].mean():.0%}\nbackground {right[~objects].mean():.0%}"
-            )
+        for method, lines in part[part["method"] != "truth"].groupby("method", sort=False):
+            name, (objects, background) = METHOD_NAMES[str(method)], lines[list(PARTS)].iloc[0]
+            named[name] = read_labels(lines["labels"])
+            captions[name] = f"objects {objects:.0%}\nbackground {background:.0%}"
+        truth = read_labels(part[part["method"] == "truth"]["labels"])
         rows.append(GalleryRow(title, scene.image, truth, named, captions))
     return draw_scene_gallery(rows, WORDS, N_OBJECTS)

@@ -32,6 +32,7 @@ from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_maps, map_rows
 from scclip_lab.studies.places import draw_places
 from scclip_lab.studies.reading import label_map, patch_labels
+from scclip_lab.studies.shared import segmenters
 
 GRID = 14
 KINDS = ("content", "content, not masked", "mix", "qk", "kk", "qq", "identity")
@@ -105,8 +106,8 @@ def residual_sweep(
     Each is measured on `count` validation scenes, with its paired gain over the article's 0.3,
     which must be among the weights.
     """
-    methods = {str(w): SCCLIP(model, replace(SCCLIPConfig(), res_cls=w)) for w in weights}
-    counted = score_methods(methods, "training", count, seed, VALIDATION)
+    configs = {str(w): replace(SCCLIPConfig(), res_cls=w) for w in weights}
+    counted = score_methods(segmenters(model, configs), "training", count, seed, VALIDATION)
     rows = []
     for weight, counts in counted.items():
         for name, measure in MEAN_AND_PARTS.items():

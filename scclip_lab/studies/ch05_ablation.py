@@ -18,7 +18,7 @@ from scclip_lab.plots import error_bars
 # The chapter's other modules, whose figures are drawn again with those of this one.
 from scclip_lab.studies import cases_fusion, ch05_settings, figure  # noqa: F401
 from scclip_lab.studies.drawing import CLAIM_STYLE
-from scclip_lab.studies.shared import changed, no_module, share_blocks
+from scclip_lab.studies.shared import changed, no_module, segmenters
 from scclip_lab.studies.tables import STYLE_NAMES
 
 SEED = 7
@@ -72,11 +72,13 @@ def ablate(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
     The measures are mIoU and the shares of object and background pixels that are right. A gain is
     the paired difference of the result with the module and without it, on the same `count` test
     scenes, with its 95 % bootstrap interval. Returns the columns styles ("training" or
-    "held-out"), measure, ablation (one of `ABLATIONS`, or "total"), module, value, low, high.
+    "held-out"), measure, ablation (one of `ABLATIONS`, "total", or "total minus left out", what is
+    left of the total gain when the gains of leaving modules out are subtracted), module, value,
+    low, high.
     """
     whole, parts = f"add {SWITCHES[-1]}", []
     for style in STYLES:
-        methods, rows = share_blocks(model, ablation_configs()), []
+        methods, rows = segmenters(model, ablation_configs()), []
         counted = score_methods(methods, style, count, seed, TEST)
         for measure, statistic in MEAN_AND_PARTS.items():
             before = "all off"
@@ -92,10 +94,28 @@ def ablate(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
                 before = f"add {name}"
             total = paired_interval(counted[whole], counted["all off"], statistic, seed)
             rows.append((measure, "total", "all modules", *total))
+            names = (whole, "all off", *(f"without {name}" for name in SWITCHES))
+            stacked = np.stack([counted[name] for name in names], 1)  # [I, 2 + modules, 3, C]
+            shared = interval(stacked, shared_of(statistic), seed)
+            rows.append((measure, "total minus left out", "all modules", *shared))
         table = pd.DataFrame(rows, columns=["measure", "ablation", "module", *INTERVAL])
         parts.append(table.assign(scenes=count, seed=seed))
         parts[-1].insert(0, "styles", style)
     return pd.concat(parts, ignore_index=True)
+
+
+def shared_of(statistic: Statistic) -> Statistic:
+    """The total gain minus the gains of leaving out each module.
+
+    Of class counts [..., 2 + n, 3, C]: with all modules, with none, and without each of the n.
+    """
+
+    def shared(counts: np.ndarray) -> np.ndarray:
+        whole, none, *without = np.moveaxis(statistic(counts), -1, 0)
+        found: np.ndarray = whole - none - sum(whole - score for score in without)
+        return found
+
+    return shared
 
 
 def sum_gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +147,7 @@ def interact(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
     rows = []
     for style in STYLES:
         configs = {on: changed(no_module(), **dict.fromkeys(on, True)) for on in chosen}
-        counted = score_methods(share_blocks(model, configs), style, count, seed, TEST)
+        counted = score_methods(segmenters(model, configs), style, count, seed, TEST)
         for measure, statistic in MEAN_AND_PARTS.items():
             for a, b in pairs:
                 four = np.stack([counted[on] for on in ((a, b), (a,), (b,), ())], 1)

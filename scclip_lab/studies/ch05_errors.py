@@ -10,11 +10,12 @@ from matplotlib.patches import Patch
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
+from scclip_core.sharing import shared_blocks
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import interval
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies import METHOD_NAMES, figure, load_table
-from scclip_lab.studies.shared import changed, no_module, share_blocks
+from scclip_lab.studies.shared import changed, no_module, segmenters
 from scclip_lab.studies.tables import STYLE_NAMES, in_percent
 
 # What a pixel is labelled as, by the kind of pixel.
@@ -31,7 +32,7 @@ COMPARED = {
     "fusion alone": changed(no_module(), fusion=True),
     "SC-CLIP": SCCLIPConfig(),
 }
-# How figures and tables call the groups of styles.
+# The colour of each kind of wrong pixel.
 COLOURS = {
     "the background": "#E69F00",
     "an object of the scene": "#0072B2",
@@ -65,14 +66,16 @@ def errors_by_kind(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame
     """
     rows: list[tuple[object, ...]] = []
     for style in STYLES:
-        methods = share_blocks(model, COMPARED)
+        methods = segmenters(model, COMPARED)
         counted: dict[tuple[str, str], list[np.ndarray]] = {}
         for index in range(count):
             scene = evaluation_scene(TEST, seed, index, style)
             images = stack_images(model, [scene])
-            for name, segmenter in methods.items():
-                labels = segmenter.segment(images, WORDS)[0].cpu().numpy()
-                for pixels, found in zip(KINDS, kinds_of_labels(labels, scene), strict=True):
+            with shared_blocks():
+                maps = {name: one.segment(images, WORDS)[0] for name, one in methods.items()}
+            for name, labels in maps.items():
+                kinds = kinds_of_labels(labels.cpu().numpy(), scene)
+                for pixels, found in zip(KINDS, kinds, strict=True):
                     counted.setdefault((name, pixels), []).append(found)
         for (name, pixels), counts in counted.items():
             for i, kind in enumerate(KINDS[pixels]):

@@ -14,7 +14,7 @@ from scclip_lab.evaluation.metrics import GAINED, interval, interval_and_gain, p
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods
 from scclip_lab.studies import figure
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains, draw_interval_bars
-from scclip_lab.studies.shared import changed, share_blocks
+from scclip_lab.studies.shared import changed, segmenters
 
 SEED = 7
 SWEEPS = {
@@ -42,7 +42,7 @@ def sweep(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
         for value in values:
             if value != getattr(default, name):
                 configs[name, value] = _change(default, name, value)
-    counted = score_methods(share_blocks(model, configs), "training", count, seed, VALIDATION)
+    counted = score_methods(segmenters(model, configs), "training", count, seed, VALIDATION)
     own, rows = counted["default", 0], []
     for name, values in SWEEPS.items():
         for value in values:
@@ -101,7 +101,7 @@ def confirm_on_test_scenes(
     configs = {"default": default}
     for name, setting in best.items():
         configs[str(name)] = _change(default, str(name), setting)
-    counted = score_methods(share_blocks(model, configs), "training", count, seed, TEST)
+    counted = score_methods(segmenters(model, configs), "training", count, seed, TEST)
     statistic, rows = MEAN_AND_PARTS["mIoU"], []
     for name, setting in best.items():
         gain = paired_interval(counted[str(name)], counted["default"], statistic, seed)
@@ -119,7 +119,7 @@ def compare_on_test_scenes(
     difference.
     """
     configs = {"article's values": SCCLIPConfig(), "chosen on validation": config}
-    counted = score_methods(share_blocks(model, configs), "training", count, seed, TEST)
+    counted = score_methods(segmenters(model, configs), "training", count, seed, TEST)
     pair = counted["chosen on validation"], counted["article's values"]
     rows: list[tuple[object, ...]] = []
     for measure, statistic in MEAN_AND_PARTS.items():
@@ -143,7 +143,7 @@ def restore_each(
     moved = [n for n in SWEEPS if getattr(config, n) != getattr(default, n)]
     configs = {"all at the article's values": default, "all as chosen": config}
     configs |= {f"{n} back": _change(config, n, getattr(default, n)) for n in moved}
-    counted = score_methods(share_blocks(model, configs), "training", count, seed, TEST)
+    counted = score_methods(segmenters(model, configs), "training", count, seed, TEST)
     rows = [(what, *interval(counts, statistic, seed)) for what, counts in counted.items()]
     table = pd.DataFrame(rows, columns=["what", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed)
@@ -153,7 +153,7 @@ def restore_each(
 def draw_sweeps(table: pd.DataFrame) -> Figure:
     """Paired gains over the article's value of each hyper-parameter, in every measure."""
     names = list(table["parameter"].unique())
-    drawn, axes = plt.subplots(3, 3, figsize=(16, 11), sharey=True)
+    drawn, axes = plt.subplots(3, 3, figsize=(16, 11), sharey="row")
     for axis, name in zip(axes.flat, names, strict=True):
         part = table[table["parameter"] == name]
         for measure, rows in part.groupby("measure", sort=False):

@@ -18,7 +18,13 @@ from scclip_core.pipeline import SCCLIP
 from scclip_core.segmentation import label_map
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import GAINED, count_classes, interval_and_gain
-from scclip_lab.evaluation.mini import MEAN_AND_PARTS, MEASURES, score_methods, stack_images
+from scclip_lab.evaluation.mini import (
+    MEAN_AND_PARTS,
+    PARTS,
+    parts_right,
+    score_methods,
+    stack_images,
+)
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.ch06_windows import SEAMS, score_counts
 from scclip_lab.studies.drawing import (
@@ -29,6 +35,7 @@ from scclip_lab.studies.drawing import (
     label_rows,
     read_labels,
 )
+from scclip_lab.studies.shared import segmenters
 from scclip_lab.studies.tables import STYLE_NAMES, in_percent, in_points, row_where
 
 # Index and style of the test scenes that are shown; their random seed is 1.
@@ -42,8 +49,6 @@ PROMPTS = {
     "80 sentences, averaged": SCCLIPConfig.published().templates,
     "a sentence never trained on": ("somewhere in here there must be one {}",),
 }
-# The shares of object and background pixels that have the right word.
-PARTS = ("objects right", "background right")
 
 
 def gallery_scene(index: int) -> Scene:
@@ -64,8 +69,7 @@ def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
         maps = {"truth": (truth, [float("nan")] * len(PARTS))}
         for name in METHODS:
             labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
-            counts = count_classes(labels, truth, len(WORDS))
-            maps[name] = (labels, [float(MEASURES[part](counts)) for part in PARTS])
+            maps[name] = (labels, parts_right(labels, truth))
         for name, (labels, shares) in maps.items():
             rows += [(number, name, *shares, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["scene", "what", *PARTS, "line", "labels"])
@@ -91,11 +95,10 @@ def compare_prompts(model: FrozenCLIP, count: int, seed: int = 2) -> pd.DataFram
     `count` test scenes of each style. Returns the columns measure, prompt, styles, value, low,
     high, and the paired gain with its interval.
     """
-    methods = {
-        name: SCCLIP(model, replace(SCCLIPConfig(), templates=templates))
-        for name, templates in PROMPTS.items()
+    configs = {
+        name: replace(SCCLIPConfig(), templates=templates) for name, templates in PROMPTS.items()
     }
-    rows = []
+    methods, rows = segmenters(model, configs), []
     for style in STYLES:
         counted = score_methods(methods, style, count, seed)
         base = counted[ARTICLES_PROMPT]

@@ -181,7 +181,8 @@ def draw_ideas(table: pd.DataFrame) -> Figure:
         # The time before, in % of vanilla's; the quartiles are those of the ratio of the two.
         whole = part["saved (% of vanilla)"] * before / (before - after)
         ends = np.stack([part["ratio_high"] - part["ratio"], part["ratio"] - part["ratio_low"]])
-        look = {"color": colours, "edgecolor": "#0072B2", "capsize": 3, "ecolor": "0.3"}
+        look = {"color": colours, "edgecolor": "#0072B2", "linewidth": 0.6}
+        look |= {"capsize": 3, "ecolor": "0.3"}
         error = (ends * whole.abs().to_numpy()).clip(0)
         axis.barh(part["idea"], part["saved (% of vanilla)"], xerr=error, **look)
         axis.axvline(0, color="0.3", linewidth=1)

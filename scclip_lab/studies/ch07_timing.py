@@ -220,7 +220,8 @@ def draw_growth(table: pd.DataFrame) -> Figure:
         axis.set(title=model, xlabel="patches N", ylabel="milliseconds")
         axis.set_xticks([49, 196, 784, 4096], ["49", "196", "784", "4,096"])
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=11)
+        axis.set_ylim(top=30 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(frameon=False, fontsize=11, loc="upper left")
     sns.despine(drawn)
     drawn.tight_layout()
     return drawn

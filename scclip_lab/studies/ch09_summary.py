@@ -47,7 +47,7 @@ def summarise(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     ]
     ratio = row_where(times, what="scclip", model="ViT-B-16")
     low, middle, high = ratio[["ratio_low", "ratio", "ratio_high"]]
-    text = f"{middle:.2f} times ({low:.2f} to {high:.2f}), ViT-B/16 shapes"
+    text = f"{middle:.2f} times ({low:.2f} to {high:.2f}), ViT-B/16 shapes, B = 1"
     rows.append(("SC-CLIP takes 1.2 times as long (article)", text, "the same"))
     return pd.DataFrame(rows, columns=["claim", *(f"{STYLE_NAMES[style]}" for style in STYLES)])
 

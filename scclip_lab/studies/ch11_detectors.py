@@ -1,6 +1,5 @@
 """Chapter 11: cheaper detectors of anomalous tokens: what they find, what it changes, the cost."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from scclip_core.anomaly import flag_anomalies
 from scclip_core.clip import FrozenCLIP
 from scclip_core.pipeline import SCCLIP
-from scclip_lab.datasets.scenes import TEST, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import GAINED, mean_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
 from scclip_lab.plots import error_bars
@@ -28,9 +26,10 @@ from scclip_lab.studies.ch11_planting import (
     layers_after,
     low_information,
     plant,
+    scenes_in_batches,
 )
 from scclip_lab.studies.ch11_times import EXACT, GRID, detectors
-from scclip_lab.studies.drawing import draw_maps, map_rows
+from scclip_lab.studies.drawing import draw_maps, draw_numbers, map_rows
 from scclip_lab.studies.tables import best_row, row_where
 
 MEAN = "mean of all"
@@ -60,11 +59,6 @@ MARGIN, AREA_MARGIN = -0.01, -0.05
 LARGE, HALF = (784, 4096), 0.5
 
 
-def _batches(count: int, seed: int, batch: int = 16) -> Iterator[list[Scene]]:
-    for start in range(0, count, batch):
-        yield [evaluation_scene(TEST, seed, i) for i in range(start, min(start + batch, count))]
-
-
 def score_maps(model: FrozenCLIP) -> pd.DataFrame:
     """The scores of some detectors in the example scene, in two of whose cases patches are planted.
 
@@ -91,9 +85,9 @@ def find_planted(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
     """
     segmenter, scorers = SCCLIP(model), detectors(model, GRID)
     found: dict[tuple[str, str, str], list[float]] = {}
-    for number, scenes in enumerate(_batches(count, seed)):
+    for first, scenes in scenes_in_batches(count, seed):
         for case in CASES:
-            images, where = plant(scenes, case, model, seed + number)
+            images, where = plant(scenes, case, model, seed, first)
             tokens = layers_after(segmenter, images, where, case)[-1]
             for name, scorer in scorers.items():
                 scores = scorer(tokens)
@@ -176,14 +170,10 @@ def draw_found(table: pd.DataFrame) -> Figure:
     cases = part["case"].unique()
     values = part.pivot(index="name", columns="case", values="value")
     values = values.loc[[name for name in NAMES.values() if name in values.index], cases]
-    drawn, axis = plt.subplots(figsize=(13, 0.52 * len(values) + 1.4))
-    look: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "RdBu", "fmt": ".2f", "linewidths": 1}
-    look |= {"annot_kws": {"fontsize": 12}, "cbar_kws": {"label": "ROC AUC"}}
-    sns.heatmap(values, annot=True, ax=axis, **look)
+    drawn, axis = draw_numbers(values, (0, 1), "ROC AUC")
     axis.axvline(len(TOKEN_CASES), color="0.2", linewidth=3)
     axis.axvline(len(CASES), color="0.2", linewidth=3)
-    axis.set(xlabel="planted in tokens | in pixels | mean", ylabel="")
-    axis.set_xticklabels(axis.get_xticklabels(), rotation=20, ha="right")
+    axis.set(xlabel="planted in tokens | in pixels | mean")
     return drawn
 
 

@@ -11,7 +11,7 @@ from scclip_core.anomaly import flag_anomalies
 from scclip_core.clip import FrozenCLIP
 from scclip_core.pipeline import SCCLIP
 from scclip_core.registers import find_register_neurons
-from scclip_lab.datasets.scenes import TEST, WORDS, Scene, evaluation_scene
+from scclip_lab.datasets.scenes import WORDS, Scene
 from scclip_lab.evaluation.metrics import (
     GAINED,
     Statistic,
@@ -21,16 +21,16 @@ from scclip_lab.evaluation.metrics import (
 )
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
 from scclip_lab.studies.ch11_planting import (
-    Continued,
     WithRegister,
     fired,
     layers_after,
     low_information,
     plant_neuron,
+    scenes_in_batches,
     validation_images,
 )
 from scclip_lab.studies.ch11_times import EXACT, GRID, detectors
-from scclip_lab.studies.reading import PATCH, label_map
+from scclip_lab.studies.reading import PATCH, Continued, label_map
 
 # What stage 3 can do besides flagging by a detector.
 NOTHING, TRUTH = "no repair", "true positions"
@@ -44,7 +44,7 @@ ALL_RIGHT: Statistic = partial(object_accuracy, objects=len(WORDS))
 MEASURES: dict[str, Statistic] = {**MEAN_AND_PARTS, AT_PLANTS: ALL_RIGHT}
 
 
-def repair_effects(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16) -> pd.DataFrame:
+def repair_effects(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
     """mIoU, objects right, background right, and planted patches right, by detector and origin.
 
     SC-CLIP's blocks run once for every origin of outliers; what follows them runs with the patches
@@ -60,9 +60,7 @@ def repair_effects(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16
         NEURON: {REGISTER: WithRegister(damaged), KNOWN: WithRegister(damaged, neurons)},
     }
     found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for start in range(0, count, batch):
-        indices = range(start, min(start + batch, count))
-        scenes = [evaluation_scene(TEST, seed, i) for i in indices]
+    for _, scenes in scenes_in_batches(count, seed):
         images = stack_images(model, scenes)
         clean, where = own.encode(images), low_information(images)
         for origin in ORIGINS:

@@ -10,9 +10,8 @@ from torch import Tensor
 from scclip_core.anomaly import flag_anomalies, local_outlier_factor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.pipeline import SCCLIP
-from scclip_lab.datasets.scenes import TEST, evaluation_scene
 from scclip_lab.evaluation.metrics import mean_interval
-from scclip_lab.studies.ch11_planting import CASES, layers_after, plant
+from scclip_lab.studies.ch11_planting import CASES, layers_after, plant, scenes_in_batches
 
 # What a rule does: scores [B, N] -> bool [B, N].
 Rule = Callable[[Tensor], Tensor]
@@ -56,7 +55,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def count_flags(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16) -> pd.DataFrame:
+def count_flags(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
     """What every rule flags by the exact local outlier factor, with nothing planted and by case.
 
     Returns a row for each rule, case and measure: "flagged" (patches of an image), "precision"
@@ -66,11 +65,9 @@ def count_flags(model: FrozenCLIP, count: int, seed: int = 7, batch: int = 16) -
     """
     segmenter = SCCLIP(model)
     found: dict[tuple[str, str, str], list[float]] = {}
-    for start in range(0, count, batch):
-        indices = range(start, min(start + batch, count))
-        scenes = [evaluation_scene(TEST, seed, i) for i in indices]
+    for first, scenes in scenes_in_batches(count, seed):
         for case in ("nothing", *CASES):
-            images, where = plant(scenes, case, model, seed + start)
+            images, where = plant(scenes, case, model, seed, first)
             tokens = layers_after(segmenter, images, where, case)[-1][:, 1:]
             scores = local_outlier_factor(tokens, 30)
             for rule, flag in RULES.items():

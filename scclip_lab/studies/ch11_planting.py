@@ -1,7 +1,7 @@
 """Chapter 11: outliers planted in tokens and in a neuron, and SC-CLIP after its blocks."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -91,14 +91,26 @@ def layers_after(segmenter: SCCLIP, images: Tensor, where: Tensor, case: str) ->
     return layers
 
 
-def plant(scenes: Sequence[Scene], case: str, model: FrozenCLIP, seed: int) -> tuple[Tensor, ...]:
-    """Images [B, 3, H, W] of scenes, with a case of `SOURCES` planted, and where, bool [B, N]."""
+def scenes_in_batches(count: int, seed: int, batch: int = 16) -> Iterator[tuple[int, list[Scene]]]:
+    """Test scenes, some at once, and the number of the first of them."""
+    for first in range(0, count, batch):
+        last = min(first + batch, count)
+        yield first, [evaluation_scene(TEST, seed, i) for i in range(first, last)]
+
+
+def plant(
+    scenes: Sequence[Scene], case: str, model: FrozenCLIP, seed: int, first: int
+) -> tuple[Tensor, ...]:
+    """Images [B, 3, H, W] of scenes, with a case of `SOURCES` planted, and where, bool [B, N].
+
+    What is planted depends on the number of the scene; `first` is that of the first one.
+    """
     if case not in SOURCES:
         images = stack_images(model, list(scenes))
         return images, low_information(images)
     pairs = [
         plant_anomalies(scene, case, np.random.default_rng((TEST, seed, i)))
-        for i, scene in enumerate(scenes)
+        for i, scene in enumerate(scenes, first)
     ]
     where = torch.from_numpy(np.stack([mask.flatten() for _, mask in pairs]))
     return stack_images(model, [scene for scene, _ in pairs]), where
@@ -150,20 +162,6 @@ def fired(clean: list[Tensor], planted: list[Tensor]) -> Tensor:
     before, after = clean[NEURON_BLOCK][:, 1:], planted[NEURON_BLOCK][:, 1:]
     usual = before.norm(dim=-1).median(1, keepdim=True).values
     return (after - before).norm(dim=-1) > usual
-
-
-class Continued(SCCLIP):
-    """SC-CLIP from its blocks' outputs on: `layers` takes the place of what it would compute."""
-
-    layers: list[Tensor]
-
-    def encode(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
-        return self.layers
-
-    def repaired_at(self, images: Tensor, layers: list[Tensor], flags: Tensor) -> Tensor:
-        """Features [B, rows, cols, D] where the patches `flags`, bool [B, N], are repaired."""
-        self.layers = layers
-        return self.run_with_hooks(images, {"stage3.anomalous": lambda _: flags})
 
 
 class WithRegister(SCCLIP):

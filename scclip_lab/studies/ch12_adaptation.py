@@ -21,15 +21,16 @@ from scclip_lab.evaluation.mini import MEAN_AND_PARTS
 from scclip_lab.plots import error_bars
 from scclip_lab.studies import figure, is_fast
 from scclip_lab.studies.ch12_cells import GIVEN, SCORING, SETTING, Cell, data_sets, measure_cell
-from scclip_lab.studies.drawing import CLAIM_STYLE
-from scclip_lab.studies.tables import row_where
+from scclip_lab.studies.drawing import CLAIM_STYLE, draw_numbers
+from scclip_lab.studies.regret import ALL, CHANCE, CONSTANTS, ORACLE, winner
+from scclip_lab.studies.tables import change_in_points, row_where
 from scclip_lab.training.distil import load_student
 
 SEED = 7
 STUDENTS = ("slim", "shallow", "short")
-ORACLE, CONSTANTS, CHANCE = "oracle", "the article's constants", "a random candidate"
 CHOSEN = (*SCORING, *SETTING)
-ALL = "all"
+# The random seed of the bootstrap for each data set: one for those with the same scenes.
+DRAWN_BY = {"training styles": 0, "style never seen": 1, "336 pixels": 2, "weathered": 0}
 # The rules that the core follows unless it is told another one.
 OFFERED = (WITH_WORDS, WITHOUT_WORDS)
 # A rule is safe where the interval of its gain over the constants ends above this, a point.
@@ -55,7 +56,8 @@ def measure_cells(models: Sequence[FrozenCLIP], tests: int, pictures: int) -> li
 class Draws:
     """Bootstrap draws of every measure, cells and settings at once, each computed once.
 
-    The same scenes are drawn for all models and settings of a data set.
+    The same scenes are drawn for all models and settings of a data set. Weathered pictures are
+    those of the training styles, damaged, and are drawn with them.
     """
 
     def __init__(self, cells: Sequence[Cell], split: int):
@@ -73,7 +75,7 @@ class Draws:
             else:
                 counts = self.cells[cell].counts[self.split][self.named(cell, setting)]
                 statistic = MEAN_AND_PARTS[measure]
-                seed = list(data_sets()).index(self.cells[cell].data)
+                seed = DRAWN_BY[self.cells[cell].data]
                 drawn = resample(counts, statistic, seed, draws=400)
                 self._known[key] = float(statistic(counts.sum(0))), drawn
         return self._known[key]
@@ -120,19 +122,12 @@ def regrets(cells: Sequence[Cell]) -> pd.DataFrame:
                 gain = draws.difference(inside, rule, CONSTANTS, measure)
                 chance = draws.difference(inside, rule, CHANCE, measure)
                 gains = [draws.difference([i], rule, CONSTANTS, measure)[0] for i in inside]
-                found = (*regret, *gain, *chance, sum(one > 0 for one in gains), min(gains))
+                each = (sum(one > 0 for one in gains), min(gains), len(inside))
+                found = (*regret, *gain, *chance, *each)
                 rows.append((title, measure, data, rule, *found))
     columns = ["split", "measure", "data", "rule", "value", "low", "high"]
     columns += [f"{what}{end}" for what in ("gain", "chance") for end in ("", "_low", "_high")]
-    table = pd.DataFrame(rows, columns=[*columns, "cells better", "worst gain"])
-    return table.assign(cells=len(cells))
-
-
-def winner(table: pd.DataFrame) -> str:
-    """The rule with the smallest mean regret on validation scenes, over all cells."""
-    part = table.query("split == 'validation' and measure == 'mIoU'")
-    part = part[(part["data"] == ALL) & part["rule"].isin(CHOSEN)]
-    return str(part.sort_values("value")["rule"].iloc[0])
+    return pd.DataFrame(rows, columns=[*columns, "cells better", "worst gain", "cells"])
 
 
 def correlations(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -214,15 +209,13 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     best, rows = winner(table), []
     for rule in (best, *(name for name in CHOSEN if name != best)):
         row = row_where(part, rule=rule)
-        gain = [100 * row[name] for name in ("gain", "gain_low", "gain_high")]
         verdicts = {
             "better than the constants": row["gain_low"] > 0,
             "safe": row["gain_low"] > MARGIN,
             "better than chance": row["chance_low"] > 0,
         }
         told = {what: "yes" if holds else "no" for what, holds in verdicts.items()}
-        shown = f"{gain[0]:+.1f} [{gain[1]:+.1f}, {gain[2]:+.1f}]"
-        rows.append({"rule": rule, "gain (points)": shown, **told})
+        rows.append({"rule": rule, "gain (points)": change_in_points(row, "gain"), **told})
     return pd.DataFrame(rows)
 
 
@@ -262,13 +255,7 @@ def draw_correlations(table: pd.DataFrame) -> Figure:
     cell = table["model"] + ", " + table["data"]
     values = table.assign(cell=cell).pivot(index="cell", columns="rule", values="spearman")
     values = values.loc[cell.unique(), table["rule"].unique()]
-    drawn, axis = plt.subplots(figsize=(12, 0.5 * len(values) + 1.6))
-    look: dict[str, Any] = {"vmin": -1, "vmax": 1, "cmap": "RdBu", "fmt": ".2f", "linewidths": 1}
-    look |= {"annot_kws": {"fontsize": 12}, "cbar_kws": {"label": "Spearman's correlation"}}
-    sns.heatmap(values, annot=True, ax=axis, **look)
-    axis.set(xlabel="", ylabel="")
-    axis.set_xticklabels(axis.get_xticklabels(), rotation=20, ha="right")
-    return drawn
+    return draw_numbers(values, (-1, 1), "Spearman's correlation")[0]
 
 
 @figure("12_models")

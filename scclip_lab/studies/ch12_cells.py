@@ -12,13 +12,14 @@ from scclip_core.adapt import RULES, candidates, join, read_evidence, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.segmentation import label_map
-from scclip_core.sharing import share_blocks
+from scclip_core.sharing import shared_blocks
 from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_lab.datasets.weathering import weather
 from scclip_lab.evaluation.metrics import count_classes
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies.ch12_rules import spectral_scores, thresholds
 from scclip_lab.studies.drawing import LABEL_STEP
+from scclip_lab.studies.shared import segmenters
 
 GIVEN = "as given"
 # Rules that score candidates, and rules that set beta alone.
@@ -127,18 +128,19 @@ def measure_cell(
             evidence[name].append(found)
             counts[VALIDATION].setdefault(name, []).append(count_right(logits, some))
     joined = {name: join(parts) for name, parts in evidence.items()}
-    shared = share_blocks(model, configs)
-    layers = shared[GIVEN].encode(stack_images(model, scenes[VALIDATION]))
+    methods = segmenters(model, configs)
+    layers = methods[GIVEN].encode(stack_images(model, scenes[VALIDATION]))
     setting = thresholds(model, configs[GIVEN], layers)
     scores = {rule: scores_of(joined, rule) for rule in RULES}
     scores["spectral gap"] = spectral_scores(layers, configs)
-    text = shared[GIVEN].embed_classes(WORDS)[1]
-    for split, methods in ((VALIDATION, setting), (TEST, {**shared, **setting})):
+    text = methods[GIVEN].embed_classes(WORDS)[1]
+    for split, scored in ((VALIDATION, setting), (TEST, {**methods, **setting})):
         for some in _split(scenes[split], batch):
             images = stack_images(model, some)
-            for name, method in methods.items():
-                right = count_right(method.logits(images, text), some)
-                counts[split].setdefault(name, []).append(right)
+            with shared_blocks():
+                for name, method in scored.items():
+                    right = count_right(method.logits(images, text), some)
+                    counts[split].setdefault(name, []).append(right)
     stacked = {
         split: {name: np.concatenate(parts) for name, parts in found.items()}
         for split, found in counts.items()

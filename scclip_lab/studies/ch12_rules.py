@@ -10,8 +10,9 @@ from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
-from scclip_core.sharing import SharedSCCLIP
+from scclip_core.pipeline import SCCLIP
 from scclip_core.similarity import patch_similarity, threshold_similarity
+from scclip_lab.studies.reading import Continued
 
 # A threshold of similarities, [pairs] -> number.
 Threshold = Callable[[np.ndarray], float]
@@ -98,7 +99,7 @@ def spectral_scores(layers: list[Tensor], configs: Mapping[str, SCCLIPConfig]) -
     return {name: spectra[c.pre_adjust_idx, c.beta] for name, c in configs.items()}
 
 
-class OtsuEachPicture(SharedSCCLIP):
+class OtsuEachPicture(SCCLIP):
     """SC-CLIP with beta set for every picture by Otsu's threshold on its own similarities."""
 
     def dense_tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -107,8 +108,7 @@ class OtsuEachPicture(SharedSCCLIP):
         for i in range(len(images)):
             picture, own = images[i : i + 1], [tokens[i : i + 1] for tokens in layers]
             config = set_beta(self.config, otsu_threshold, own)
-            known = {"images": [picture], "layers": own}
-            found.append(SharedSCCLIP(self.model, config, known).dense_tokens(picture, grid))
+            found.append(Continued(self.model, config, own).dense_tokens(picture, grid))
         return torch.cat(found)
 
 
@@ -118,17 +118,14 @@ def set_beta(config: SCCLIPConfig, threshold: Threshold, layers: list[Tensor]) -
     return replace(config, beta=float(np.clip(threshold(off_diagonal(similarity)), -1, 1)))
 
 
-def thresholds(
-    model: FrozenCLIP, config: SCCLIPConfig, layers: list[Tensor]
-) -> dict[str, SharedSCCLIP]:
+def thresholds(model: FrozenCLIP, config: SCCLIPConfig, layers: list[Tensor]) -> dict[str, SCCLIP]:
     """The segmenters that thresholds on similarities make of a configuration.
 
     Takes the blocks' outputs [B, L, C] of the unlabelled pictures.
     """
-    known: dict[str, list[Tensor]] = {}
     otsu, mixture = (set_beta(config, t, layers) for t in (otsu_threshold, mixture_threshold))
     return {
-        "Otsu": SharedSCCLIP(model, otsu, known),
-        "Otsu, each picture": OtsuEachPicture(model, config, known),
-        "mixture": SharedSCCLIP(model, mixture, known),
+        "Otsu": SCCLIP(model, otsu),
+        "Otsu, each picture": OtsuEachPicture(model, config),
+        "mixture": SCCLIP(model, mixture),
     }

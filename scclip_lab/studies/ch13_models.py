@@ -15,10 +15,10 @@ from scclip_core.towers import refusal
 from scclip_lab.datasets.scenes import TEST, VALIDATION
 from scclip_lab.evaluation.metrics import GAINED, interval_and_gain, paired_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods
-from scclip_lab.studies import captions_models, figure
+from scclip_lab.studies import figure
 from scclip_lab.studies.drawing import CLAIM_STYLE, draw_gains
-from scclip_lab.studies.shared import changed, share_blocks
-from scclip_lab.studies.tables import best_row
+from scclip_lab.studies.shared import changed, segmenters
+from scclip_lab.studies.tables import best_row, change_in_points
 
 # The two layers that a configuration reads similarities from, and where the article has them.
 LAYERS_READ = {"pre_adjust_idx": "middle layer", "post_adjust_idx": "shallow layer"}
@@ -86,7 +86,7 @@ def vary_layers(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:
                 configs[name, layer] = changed(rule, **{name: layer})
     rows: list[tuple[object, ...]] = []
     for split, number in SPLITS.items():
-        counted = score_methods(share_blocks(model, configs), "training", count, seed, number)
+        counted = score_methods(segmenters(model, configs), "training", count, seed, number)
         for name in LAYERS_READ:
             for layer in range(model.depth - 1):
                 counts = counted.get((name, layer), counted[RULE])
@@ -127,16 +127,12 @@ def judge_rule(table: pd.DataFrame) -> pd.DataFrame:
                 "rule": rule,
                 "rank of the rule": f"{int((own > own[rule]).sum()) + 1} of {len(own)}",
                 "best on validation": best,
-                "it gains on test": _points(gains["mIoU"]),
+                "it gains on test": change_in_points(gains["mIoU"], "gain"),
                 **{f"{m}, gain": 100 * row["gain"] for m, row in gains.items() if m != "mIoU"},
                 "verdict": verdict,
             }
         )
     return pd.DataFrame(rows)
-
-
-def _points(row: "pd.Series[Any]") -> str:
-    return f"{100 * row['gain']:+.1f} [{100 * row['gain_low']:+.1f}, {100 * row['gain_high']:+.1f}]"
 
 
 def score_students(models: dict[str, FrozenCLIP], count: int, seed: int = 7) -> pd.DataFrame:
@@ -195,7 +191,7 @@ def million_pictures(
     return pd.DataFrame(rows, columns=columns)
 
 
-@figure("13_cost", captions_models.cost)
+@figure("13_cost")
 def draw_cost(table: pd.DataFrame) -> Figure:
     """Measured time over operations, and SC-CLIP as a ratio to vanilla: measured and counted."""
     drawn, axes = plt.subplots(1, 2, figsize=(15, 5))
@@ -228,7 +224,7 @@ def draw_cost(table: pd.DataFrame) -> Figure:
     return drawn
 
 
-@figure("13_memory", captions_models.memory_by_rows)
+@figure("13_memory")
 def draw_memory(table: pd.DataFrame) -> Figure:
     """Peak memory of one large picture above the model: measured (bars) and by hand (crosses)."""
     models = list(table["model"].unique())
@@ -254,7 +250,7 @@ def draw_memory(table: pd.DataFrame) -> Figure:
     return drawn
 
 
-@figure("13_depth", captions_models.by_depth)
+@figure("13_depth")
 def draw_depth(table: pd.DataFrame) -> Figure:
     """mIoU on test scenes against the rule's layer; dashed: the article's relative depth."""
     part = table[(table["measure"] == "mIoU") & (table["split"] == "test")]

@@ -24,6 +24,7 @@ from scclip_lab.evaluation.metrics import (
 )
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
 from scclip_lab.evaluation.timing import compare, machine
+from scclip_lab.studies.tables import change_in_points
 
 FULL, BF16 = "float32", "bfloat16"
 DYNAMIC, ROUNDED = "int8, MLPs (dynamic)", "int8, all matrices (rounded)"
@@ -133,10 +134,7 @@ def show_precisions(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     shown = points.pivot(index="precision", columns="measure", values="value")
     shown = shown.loc[list(dict.fromkeys(table["precision"])), [AGREEMENT, *MEAN_AND_PARTS]]
     change = table[table["measure"] == "mIoU"].set_index("precision")
-    texts = [
-        f"{100 * row['gain']:+.1f} [{100 * row['gain_low']:+.1f}, {100 * row['gain_high']:+.1f}]"
-        for _, row in change.loc[shown.index].iterrows()
-    ]
+    texts = [change_in_points(row, "gain") for _, row in change.loc[shown.index].iterrows()]
     ratio = times.set_index("what")["ratio"].reindex(shown.index)
     shown = shown.round(2)
     shown["mIoU against float32"], shown["time"] = texts, ratio.round(2)

@@ -169,16 +169,16 @@ MECHANISM = (
     Claim(
         "2, stage 7",
         "fusion depends less on a single layer",
-        "gain of fusion under noise on the last layer but one",
+        "gain of fusion under noise on the last layer but one, minus that without noise",
         "08_reasons",
-        rules.lies("above", 0, what="gain of fusion in mIoU, under noise"),
+        rules.lies("above", 0, what="gain of fusion in mIoU, under noise minus without"),
     ),
     Claim(
         "2, stage 7",
         "the branches complement each other",
-        "object pixels that the auxiliary branch alone gets right",
+        "object pixels right, both branches minus the better one alone",
         "08_reasons",
-        rules.lies("above", 0, what="object pixels that the auxiliary branch alone gets right"),
+        rules.lies("above", 0, what="object pixels right, both branches minus the better one"),
     ),
     Claim(
         "3.3",

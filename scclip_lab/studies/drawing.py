@@ -285,3 +285,16 @@ def legend_handles(
         edge = "#" + bytes(GREY).hex()
         handles.append(Patch(facecolor="0.9", edgecolor=edge, hatch="////", label=label))
     return handles
+
+
+def draw_numbers(
+    values: pd.DataFrame, limits: tuple[float, float], label: str
+) -> tuple[Figure, Axes]:
+    """A table as numbers on colours, red to blue between `limits`, white in the middle."""
+    drawn, axis = plt.subplots(figsize=(13, 0.52 * len(values) + 1.4))
+    look: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "cmap": "RdBu", "fmt": ".2f"}
+    look |= {"linewidths": 1, "annot_kws": {"fontsize": 12}, "cbar_kws": {"label": label}}
+    sns.heatmap(values, annot=True, ax=axis, **look)
+    axis.set(xlabel="", ylabel="")
+    axis.set_xticklabels(axis.get_xticklabels(), rotation=20, ha="right")
+    return drawn, axis

@@ -63,7 +63,7 @@ CHINESE = {
     "first aggregation": "第一次聚合",
     "calibrated attention": "定制注意力",
     "second aggregation": "第二次聚合",
-    "multi-level fusion": "多层级融合",
+    "multi-level fusion": "多层次融合",
     "class-token residual": "class token 残差",
     "all modules": "全部模块",
     "measured": "测量项",

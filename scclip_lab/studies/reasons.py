@@ -105,7 +105,8 @@ def masked(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     for scene in scenes:
         images = stack_images(model, [scene])
         _, cache = SCCLIP(model).run_with_cache(images, "stage4.similarity")
-        logits = 3 * (cache["stage4.similarity"] - cache["stage4.similarity"].mean())
+        similarity = cache["stage4.similarity"]
+        logits = SCCLIPConfig().content_gain * (similarity - similarity.mean())
         after.append(float((logits.softmax(-1) < 0).float().mean()))
         before.append(float((logits < 0).float().mean()))
     yield sampled("negative entries after the softmax", after)
@@ -186,8 +187,10 @@ def normalisations(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
 def fused(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     """Fusion under noise on the last layer but one, and what each branch alone gets right."""
     place = "blocks.10.hook_resid_post"
+    names = ["stage6.aggregated", "stage7.aggregated", "stage7.fused"]
     counted: dict[tuple[bool, bool], list[np.ndarray]] = {}
     only: dict[str, list[float]] = {"main": [], "auxiliary": []}
+    shares: dict[str, list[float]] = {"main": [], "auxiliary": [], "both": []}
     for index, scene in enumerate(scenes):
         images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
         generator = torch.Generator().manual_seed(index)
@@ -198,13 +201,14 @@ def fused(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
                 features = segmenter.run_with_hooks(images, hooks)
                 counts = count_labels(segmenter, features, scene)
                 counted.setdefault((fusion, noise), []).append(counts)
-        _, cache = SCCLIP(model).run_with_cache(images, ["stage6.aggregated", "stage7.aggregated"])
+        _, cache = SCCLIP(model).run_with_cache(images, names)
         right = {}
-        for branch, tokens in zip(only, cache.values(), strict=True):
+        for branch, tokens in zip(shares, cache.values(), strict=True):
             features = model.project(tokens).unflatten(1, (GRID, GRID))
             features = features / features.norm(dim=-1, keepdim=True)
             labels = label_map(segmenter, features, len(truth))
             right[branch] = (labels == truth)[truth < N_OBJECTS].float()
+            shares[branch].append(float(right[branch].mean()))
         for branch, other in (("main", "auxiliary"), ("auxiliary", "main")):
             only[branch].append(float((right[branch] * (1 - right[other])).mean()))
     order = [(True, True), (False, True), (True, False), (False, False)]
@@ -215,6 +219,9 @@ def fused(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     yield "gain of fusion in mIoU, under noise minus without", *more
     for branch, values in only.items():
         yield sampled(f"object pixels that the {branch} branch alone gets right", values)
+    better = max(only, key=lambda branch: np.mean(shares[branch]))
+    more_right = np.subtract(shares["both"], shares[better]).tolist()
+    yield sampled("object pixels right, both branches minus the better one", more_right)
 
 
 def _more_gain_under_noise(counts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ A rule takes a stored table and returns a finding: the result as a text, and a v
 
 import pandas as pd
 
+from scclip_lab.studies.regret import winner
 from scclip_lab.studies.tables import in_percent, in_points, row_where
 from scclip_lab.studies.verdicts import FAILS, HOLDS, UNDECIDED, Finding, by_sign, paired_gain
 
@@ -42,9 +43,7 @@ def cheaper_detector(table: pd.DataFrame) -> Finding:
 def chosen_without_labels(table: pd.DataFrame) -> Finding:
     """Chapter 12: the rule that is best on validation scenes beats the constants on test scenes."""
     part = table[(table["data"] == "all") & (table["measure"] == "mIoU")]
-    part = part[~part["rule"].isin(["the article's constants", "a random candidate"])]
-    validation = part[part["split"] == "validation"]
-    best = validation.sort_values("value")["rule"].iloc[0]
+    best = winner(table)
     row = row_where(part, split="test", rule=best)
     gain = paired_gain(row)
     text = (

@@ -6,7 +6,6 @@ functions that take something else return a rule.
 
 import pandas as pd
 
-from scclip_lab.studies.ch05_ablation import sum_gains
 from scclip_lab.studies.tables import STYLE_NAMES, fit_exponents, in_percent, in_points, row_where
 from scclip_lab.studies.verdicts import (
     FAILS,
@@ -16,16 +15,10 @@ from scclip_lab.studies.verdicts import (
     Finding,
     Rule,
     agreed,
-    best_setting,
     by_sign,
     negated,
     paired_gain,
 )
-
-
-def best_residual(table: pd.DataFrame) -> Finding:
-    """Chapter 4: res_cls = 0.3 has the highest mIoU."""
-    return best_setting(table[table["measure"] == "mIoU"], "res_cls", 0.3)
 
 
 def lost_by_residual(measure: str, weight: float) -> Rule:
@@ -68,14 +61,17 @@ def overlapping_gains(table: pd.DataFrame) -> Finding:
     """Chapter 5: the gains of leaving modules out sum to less than the total gain.
 
     Where modules do the same work, each can be spared, since the others still do it. It is judged
-    in both groups of styles.
+    in both groups of styles, where there is a total gain for modules to share.
     """
-    texts, verdicts, sums = [], [], sum_gains(table)
+    texts, verdicts = [], []
     for style, name in STYLE_NAMES.items():
-        row = row_where(sums, whose="here, left out", measure="mIoU", styles=style)
-        summed, total = row["sum of gains"], row["total gain"]
-        texts.append(f"{name}: left-out gains sum to {summed:.1f}, the total is {total:.1f}")
-        verdicts.append(HOLDS if summed < total else FAILS)
+        part = table[(table["styles"] == style) & (table["measure"] == "mIoU")]
+        total = row_where(part, ablation="total")
+        left = row_where(part, ablation="total minus left out")
+        texts.append(
+            f"{name}: the total is {in_percent(total)}, minus left-out gains {in_percent(left)}"
+        )
+        verdicts.append(by_sign(left) if total["low"] > 0 else UNDECIDED)
     return "; ".join(texts), agreed(verdicts)
 
 
@@ -87,10 +83,10 @@ def best_in_sweep(name: str) -> Rule:
         if row["setting"] == row["claimed"]:
             return f"best of the sweep: {row['claimed']:g}", HOLDS
         text = (
-            f"the sweep prefers {row['setting']:g} to {row['claimed']:g}: {in_percent(row)} points"
-            " on test scenes"
+            f"the sweep prefers {name} = {row['setting']:g} to {row['claimed']:g}:"
+            f" {in_percent(row)} points on test scenes"
         )
-        return text, FAILS if row["low"] > 0 else UNDECIDED
+        return text, by_sign(negated(row))
 
     return judge
 
@@ -192,5 +188,5 @@ def nothing_is_trained(table: pd.DataFrame) -> Finding:
 def first_step(table: pd.DataFrame) -> Finding:
     """Chapter 3: one step of aggregation gains mIoU."""
     none, gain = row_where(table, steps=0), paired_gain(row_where(table, steps=1))
-    text = f"mIoU {in_percent(none)} before, {in_percent(gain)} points more after one step"
+    text = f"mIoU {in_percent(none)} before, a change of {in_percent(gain)} points by one step"
     return text, by_sign(gain)

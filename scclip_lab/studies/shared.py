@@ -1,12 +1,19 @@
 """Configurations of SC-CLIP that the chapters compare on the same images."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
-from scclip_core.sharing import SharedSCCLIP, share_blocks
+from scclip_core.pipeline import SCCLIP
 
-__all__ = ["SharedSCCLIP", "changed", "no_module", "share_blocks"]
+Name = TypeVar("Name", bound=Hashable)
+
+
+def segmenters(model: FrozenCLIP, configs: Mapping[Name, SCCLIPConfig]) -> dict[Name, SCCLIP]:
+    """SC-CLIP with each of the configurations, name -> segmenter."""
+    return {name: SCCLIP(model, config) for name, config in configs.items()}
 
 
 def changed(config: SCCLIPConfig, **values: Any) -> SCCLIPConfig:

@@ -29,6 +29,17 @@ def in_points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
+def change_in_points(row: pd.Series, value: str = "") -> str:
+    """A difference of a row and its interval, in points: "-1.2 [-3.0, +0.4]".
+
+    They stand in the columns value, low and high; with a name such as "gain", in those of gain,
+    gain_low and gain_high.
+    """
+    names = (value, f"{value}_low", f"{value}_high") if value else ("value", "low", "high")
+    change, low, high = (in_points(row[name]) for name in names)
+    return f"{change} [{low}, {high}]"
+
+
 def in_percent(row: pd.Series) -> str:
     """The value of a row and its interval in per cent: "27.0 [24.9, 28.2]"."""
     return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"

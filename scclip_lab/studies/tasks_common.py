@@ -170,10 +170,13 @@ def show_scores(table: pd.DataFrame, measure: str) -> pd.DataFrame:
         "" if np.isnan(g) else f"{g:+.1f} [{a:+.1f}, {b:+.1f}]"
         for g, a, b in zip(gain, gain_low, gain_high, strict=True)
     ]
-    names = [NAMES.get(name, f"SC-CLIP {name}") for name in part["method"]]
+    names = [
+        NAMES.get(name, f"SC-CLIP {name}" if name in MODULES else name) for name in part["method"]
+    ]
     shown = pd.DataFrame({"features": names, "styles": part["styles"].to_numpy()})
     return (
         shown.assign(**{f"{measure} (%)": interval, "minus the base": against})
         .pivot(index="features", columns="styles")
         .reindex(list(dict.fromkeys(names)))
+        .fillna("")
     )

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from scclip_lab.studies.tables import best_row, in_percent, row_where
-
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold here", "undecided here"
 UNTESTED = "cannot be tested without real weights"
 MEANINGLESS = "has no meaning without training"
@@ -32,22 +30,6 @@ def paired_gain(row: pd.Series) -> pd.Series:
 def negated(row: pd.Series) -> pd.Series:
     """The same difference, taken the other way round."""
     return pd.Series({"value": -row["value"], "low": -row["high"], "high": -row["low"]})
-
-
-def best_setting(part: pd.DataFrame, setting: str, claimed: float) -> Finding:
-    """Whether the claimed setting is the best of a sweep.
-
-    It is refuted where the best setting has a paired gain over it whose interval lies above 0.
-    """
-    best, own = best_row(part), row_where(part, **{setting: claimed})
-    if best[setting] == claimed:
-        return f"best {claimed:g} ({in_percent(own)})", HOLDS
-    gain = paired_gain(best)
-    text = (
-        f"best {best[setting]:g}, {in_percent(gain)} points above the article's {claimed:g}"
-        f" ({in_percent(own)})"
-    )
-    return text, FAILS if gain["low"] > 0 else UNDECIDED
 
 
 def by_intervals(better: pd.Series, worse: pd.Series, text: str) -> Finding:

@@ -39,10 +39,10 @@ STAGES = (
     Stage(
         "2",
         "clip.py",
-        {"en": "Frozen blocks, outputs kept", "zh": "冻结的各层，保存输出"},
+        {"en": "Frozen blocks, outputs kept", "zh": "冻结的各块，保存输出"},
         {
             "en": "All blocks but the last run as they are. Layers are counted from 0.",
-            "zh": "除最后一层外照常运行。层号从 0 数起。",
+            "zh": "除最后一个块外照常运行。层号从 0 数起。",
         },
         (
             r"$x' = x + \mathrm{Attn}(\mathrm{LN}_1 x),\quad"
@@ -57,7 +57,7 @@ STAGES = (
         {
             "en": "Local outlier factor, k = {lof_neighbors}; scores above the 1 - {contamination}"
             " quantile\nbecome the mean of their neighbours on the grid.",
-            "zh": "局部离群因子，k = {lof_neighbors}；高于 1 - {contamination} 分位数的 token"
+            "zh": "局部异常因子，k = {lof_neighbors}；高于 1 - {contamination} 分位数的 token"
             "\n换成网格上邻居的均值。",
         },
         (
@@ -100,11 +100,11 @@ STAGES = (
     Stage(
         "5",
         "attention.py",
-        {"en": "Calibrated attention of the last block", "zh": "最后一层的定制注意力"},
+        {"en": "Calibrated attention of the last block", "zh": "最后一个块的定制注意力"},
         {
             "en": "Part by content, part as trained (share {mix}); negative logits masked before"
             " the softmax.\nNo residual, no MLP; {res_cls} of the class token is added.",
-            "zh": "一部分按内容，一部分按自注意力（比例 {mix}）；负的 logits 在 softmax 之前屏蔽。"
+            "zh": "一部分按内容，一部分按自注意力（比例 {mix}）；负的 logits 在 softmax 前加掩码。"
             "\n无残差、无 MLP；加上 {res_cls} 倍的 class token。",
         },
         (
@@ -136,7 +136,7 @@ STAGES = (
     Stage(
         "7",
         "pipeline.py",
-        {"en": "Multi-level fusion", "zh": "多层级融合"},
+        {"en": "Multi-level fusion", "zh": "多层次融合"},
         {
             "en": "The sum of layers {multi_start_idx} to {last_summed} goes through stages 5 and"
             " 6, and is added.",
@@ -182,15 +182,15 @@ WORDS = {
         " Layer i is the output of block i, counted from 0.",
     },
     "zh": {
-        "title": "SC-CLIP 一页速查",
-        "subtitle": "冻结的 CLIP，重排前向计算，成为分割器。不训练、不改动任何参数。",
+        "title": "SC-CLIP 速查表",
+        "subtitle": "冻结的 CLIP，重排前向传播，成为分割器。不训练、不改动任何参数。",
         "tensors": "缓存中的张量",
         "defaults": "SCCLIPConfig 的默认值",
         "symbols": "符号",
         "measures": "指标",
         "use": "Python 用法",
         "foot": "Bai et al. 2024, arXiv 2411.15869；默认值与文章相同，从代码读出。第 i 层是第 i 个"
-        " block 的输出，从 0 数起。",
+        " 块的输出，从 0 数起。",
     },
 }
 SYMBOLS = {
@@ -228,7 +228,7 @@ MEASURES = {
         "mIoU：出现的类别的均值",
         "物体正确率：物体像素中标对的比例",
         "背景正确率：其余像素中标对的比例",
-        "配对差：两种方法在同一批场景上的差",
+        "配对差值：两种方法在同一批场景上的差",
     ),
 }
 CODE = (

@@ -54,7 +54,8 @@ def train(
         checkpoint: file of the run, written every `EVERY` steps.
 
     Returns the moving average of the weights, and the training curve: for every checkpoint the
-    step, the side of the scenes, the mean loss since the last one, and the hours it took.
+    step, the side of the scenes, the mean loss since the last one, and the hours it took. Raises
+    ValueError for a checkpoint of another seed or number of steps.
     """
     torch.manual_seed(seed)
     batches = Batches(curriculum, seed)
@@ -65,7 +66,7 @@ def train(
     schedulers = [
         LambdaLR(o, lambda step: learning_rate(step, total - last, last)) for o in optimizers
     ]
-    step, curve = 0, []
+    step, curve, run = 0, [], {"seed": seed, "steps": total}
     if not checkpoint.exists():
         sample = torch.cat([batches[s].images for s in range(min(4, curriculum[0].steps))])
         model.clip.visual.conv1.weight.data = whitened_patches(normalise(sample, MEAN, STD))
@@ -75,6 +76,12 @@ def train(
     parts |= {f"scheduler {i}": s for i, s in enumerate(schedulers)}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
+        if (saved["seed"], saved["steps"]) != (seed, total):
+            of = f"seed {saved['seed']} and {saved['steps']} steps"
+            raise ValueError(
+                f"checkpoint must be of seed {seed} and {total} steps, {checkpoint} is of {of}: "
+                f"remove it or choose another folder"
+            )
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, curve = saved["step"], saved["curve"]
@@ -99,7 +106,7 @@ def train(
             began, recent = time.monotonic(), []
             states = {name: part.state_dict() for name, part in parts.items()}
             with atomic_write(checkpoint) as path:
-                torch.save({**states, "step": step, "curve": curve}, path)
+                torch.save({**states, **run, "step": step, "curve": curve}, path)
             tqdm.write(f"step {step}  side {side}  loss {row['loss']:.3f}")
     averaged = average.module
     assert isinstance(averaged, MiniCLIP)

@@ -62,15 +62,14 @@ def mixed_attention(
 
 
 def mean_iou(prediction: Tensor, truth: Tensor, classes: int) -> float:
-    """Mean intersection over union of the classes that occur, labels [H, W] twice -> a number."""
+    """Mean intersection over union of the true classes, labels [H, W] twice -> a number."""
     counted = truth != 255
     prediction, truth = prediction[counted], truth[counted]
     scores = []
     for label in range(classes):
         predicted, true = prediction == label, truth == label
-        union = (predicted | true).sum()
-        if union > 0:
-            scores.append(float((predicted & true).sum() / union))
+        if true.any():
+            scores.append(float((predicted & true).sum() / (predicted | true).sum()))
     return sum(scores) / len(scores)
 
 
