@@ -74,7 +74,7 @@ def test_parameters_replace_fields_of_the_configuration(model):
 
 
 def test_unknown_names_and_parameters_list_what_exists(model):
-    with pytest.raises(ValueError, match=r"method must be one of vanilla, .*gem.*, got 'gemm'"):
+    with pytest.raises(ValueError, match=r"name must be one of vanilla, .*gem.*, got 'gemm'"):
         make_method("gemm", model)
     told = "parameters of naclip must be of: templates, position_offset, sigma; got width"
     with pytest.raises(ValueError, match=told):

@@ -172,7 +172,7 @@ def test_a_thousand_classes_are_segmented(model, images):
 
 
 def test_a_sentence_that_would_be_cut_off_is_refused(model):
-    fits, long = "dog " * 29, "dog " * 30  # of 32 tokens, two mark start and end
+    fits, long = "dog " * 30, "dog " * 31  # of 32 tokens, two mark start and end
     embed_names(model, [fits.strip()], ("{}",))
     with pytest.raises(ValueError, match="classes must fit into 30 tokens with a template, got"):
         embed_names(model, [long.strip()], ("{}",))
