@@ -16,7 +16,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig, scaled_layer
 from scclip_core.pipeline import SCCLIP
-from scclip_core.sharing import Known, shared_blocks
+from scclip_core.sharing import Known, shared_results
 from scclip_core.similarity import patch_similarity
 from scclip_core.text import Classes, max_over_names
 
@@ -135,10 +135,10 @@ def read_evidence(
     methods = {name: SCCLIP(model, config) for name, config in configs.items()}
     first, known = next(iter(methods.values())), Known()
     names, text = first.embed_classes(classes)
-    with shared_blocks(known):
+    with shared_results(known):
         gaps = near_far_gaps(first.encode(views["as is"]), model.grid_of(images))
     for name, config in configs.items():
-        with shared_blocks(known):
+        with shared_results(known):
             read = {view: methods[name].logits(shown, text) for view, shown in views.items()}
         logits = {view: max_over_names(found, names) for view, found in read.items()}
         evidence = evidence_of(logits, model.logit_scale)

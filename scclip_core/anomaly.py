@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scclip_core.precision import at_least_float32
+from scclip_core.precision import at_least_float32, check_finite
+from scclip_core.sharing import shareable
 
 # Added to the mean reachability distance, as scikit-learn does, so that duplicates have a finite
 # density.
@@ -28,6 +29,7 @@ def squared_distances(points: Tensor) -> Tensor:
     return squared.diagonal_scatter(torch.zeros_like(norms), dim1=1, dim2=2)
 
 
+@shareable
 def local_outlier_factor(points: Tensor, k: int, variant: str = "standard") -> Tensor:
     """Local outlier factor of every point among the others of its set (stage 3).
 
@@ -71,9 +73,7 @@ def check_points(points: Tensor) -> Tensor:
     if points.ndim != 3:
         given = tuple(points.shape)
         raise ValueError(f"points must be [batch, points, dimensions], got shape {given}")
-    values_exist = not (torch.compiler.is_compiling() or points.is_meta)
-    if values_exist and not torch.isfinite(points).all():
-        raise ValueError("points must be finite, got NaN or infinity")
+    check_finite("points", points)
     return points
 
 
@@ -101,6 +101,7 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index.flatten(1)).view(index.shape)
 
 
+@shareable
 def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
     """True where a score lies above the (1 - contamination) quantile of its image (stage 3).
 
@@ -112,6 +113,7 @@ def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
     return scores > torch.quantile(scores, 1 - contamination, dim=1, keepdim=True)
 
 
+@shareable
 def repair_anomalies(
     tokens: Tensor, anomalous: Tensor, grid: tuple[int, int], repair_from: str = "all"
 ) -> Tensor:

@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scclip_core.precision import at_least_float32
+from scclip_core.sharing import shareable
 
 # For each kind of self-attention: which of q, k, v (0, 1, 2) is the query and which the key.
 QUERY_AND_KEY = {"qk": (0, 1), "kk": (1, 1), "qq": (0, 0), "vv": (2, 2)}
 
 
+@shareable
 def content_attention(similarity: Tensor, gain: float) -> Tensor:
     """Attention weights from the similarities of a middle layer (stage 5).
 
@@ -67,6 +69,7 @@ def mixed_weights(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor
     return torch.lerp(self_attention_weights(qkv, kind), by_content, mix)
 
 
+@shareable
 def mixed_attention(qkv: Tensor, content: Tensor, kind: str, mix: float) -> Tensor:
     """Values read by content attention and by self-attention, mixed (stage 5).
 

@@ -102,13 +102,6 @@ class SCCLIPByRows(SCCLIP):
         """Stage 5: the unit tokens of the middle layer again, or None where it is off."""
         return similarity if self.config.calibrated_attention else None
 
-    def attend(self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: str) -> Tensor:
-        """Stages 5 and 7 as in `SCCLIP`; where weights are asked for, the whole matrix is made."""
-        place = stage if stage == "stage7" else f"blocks.{self.model.depth - 1}"
-        if content is not None and self.attention_asked(place):
-            content = content_attention(content @ content.mT, self.config.content_gain)
-        return super().attend(cls, patches, content, stage)
-
     def mixed_attention(self, qkv: Tensor, content: Tensor) -> Tensor:
         """Stage 5 as in `attention.mixed_attention`, the content attention made by rows.
 
@@ -126,6 +119,14 @@ class SCCLIPByRows(SCCLIP):
 
         by_self = F.scaled_dot_product_attention(query, key, qkv[2]).transpose(1, 2).flatten(2)
         return torch.lerp(by_self, self.by_rows(count, some), self.config.mix)
+
+    def mixed_weights(self, qkv: Tensor, content: Tensor) -> Tensor:
+        """Stage 5: where weights are asked for, all of them, [B, heads, N, N], exist together.
+
+        Takes qkv [3, B, heads, N, d] and unit tokens [B, N, C].
+        """
+        weights = content_attention(content @ content.mT, self.config.content_gain)
+        return super().mixed_weights(qkv, weights)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:
         """Stage 6: unit tokens of the shallow layer, [B, N, C], or None where it is off."""

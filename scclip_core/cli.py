@@ -162,22 +162,24 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise ValueError(f"IMAGE {path} does not exist")
-    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]
     first: dict[str, Path] = {}
     for path in found:
         twin = first.setdefault(path.stem, path)
-        if twin is not path:
+        if twin.resolve() != path.resolve():
             raise ValueError(
                 f"IMAGE {twin} and {path} would be written under one name, {path.stem}: "
                 f"rename one of them"
             )
-    return found
+    return list(first.values())
 
 
 def refuse_overwriting(pictures: Sequence[Path], folder: Path, overlay: bool) -> None:
     """Raise ValueError where a result in `folder` would take the place of a picture."""
-    ends = ("_labels.png", ".json", *(["_overlay.png"] if overlay else []))
-    written = {(folder / f"{path.stem}{end}").resolve() for path in pictures for end in ends}
+    from scclip_core.prediction import result_paths
+
+    written = {
+        result.resolve() for path in pictures for result in result_paths(folder, path.stem, overlay)
+    }
     lost = next((path for path in pictures if path.resolve() in written), None)
     if lost is not None:
         raise ValueError(f"--out must be a folder where no result replaces the picture {lost}")

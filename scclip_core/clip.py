@@ -11,7 +11,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from scclip_core.images import Picture, to_tensor
-from scclip_core.precision import at_least_float32
+from scclip_core.precision import at_least_float32, check_finite
+from scclip_core.sharing import shareable
 
 
 class FrozenCLIP(nn.Module):
@@ -132,9 +133,7 @@ class FrozenCLIP(nn.Module):
             raise ValueError(
                 f"images must be {wanted} like the model, got {given}: move one of them"
             )
-        values_exist = not (torch.compiler.is_compiling() or images.is_meta)
-        if values_exist and not torch.isfinite(images).all():
-            raise ValueError("images must be finite, got NaN or infinity")
+        check_finite("images", images)
         return shape[2] // patch, shape[3] // patch
 
     def embed(self, images: Tensor, position_offset: float = 0.0) -> Tensor:
@@ -145,14 +144,19 @@ class FrozenCLIP(nn.Module):
         Takes images [B, 3, H, W], and the offset as in `positions`; returns tokens [B, 1 + N, C],
         the class token first.
         """
+        rows, cols = (side // self.patch_size for side in images.shape[2:])
+        return self.embed_at(images, self.positions((rows, cols), position_offset))
+
+    @shareable
+    def embed_at(self, images: Tensor, positions: Tensor) -> Tensor:
+        """Stage 1 with given positional embeddings [1 + N, C]; [B, 3, H, W] -> [B, 1 + N, C]."""
         patches = self.visual.conv1(images)  # [B, C, rows, cols]
-        grid = (patches.shape[2], patches.shape[3])
         patches = patches.flatten(2).mT  # [B, C, rows, cols] -> [B, N, C]
         cls = self.visual.class_embedding.expand(len(patches), 1, -1)
-        positions = self.positions(grid, position_offset)
         tokens: Tensor = self.visual.ln_pre(torch.cat([cls, patches], 1) + positions)
         return tokens
 
+    @shareable
     def positions(self, grid: tuple[int, int], offset: float = 0.0) -> Tensor:
         """Positional embeddings [1 + rows * cols, C], the class token's first.
 
@@ -173,6 +177,7 @@ class FrozenCLIP(nn.Module):
         return torch.cat([table[:1], maps.flatten(1).T.to(table.dtype)])
 
     @staticmethod
+    @shareable
     def qkv(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
         """Layer norm 1 and the projections of a block, [B, L, C] -> [3, B, heads, L, d]."""
         attn = block.attn
@@ -206,12 +211,26 @@ def join_heads(block: ResidualAttentionBlock, read: Tensor) -> Tensor:
     return project_heads(block, read.transpose(1, 2).flatten(2))  # [B, heads, L, d] -> [B, L, C]
 
 
+@shareable
 def project_heads(block: ResidualAttentionBlock, joined: Tensor) -> Tensor:
     """What the heads of a block have read, side by side, times W_o; [B, L, C] -> [B, L, C]."""
     projected: Tensor = block.ls_1(block.attn.out_proj(joined))
     return projected
 
 
+def run_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """A block as trained, [B, L, C] -> [B, L, C]."""
+    return add_mlp(block, add_attention(block, tokens))
+
+
+@shareable
+def add_attention(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """The first half of a block: x + W_o softmax(Q K^T / sqrt(d)) V; [B, L, C] -> [B, L, C]."""
+    attended: Tensor = block.ls_1(block.attention(block.ln_1(tokens)))
+    return tokens + attended
+
+
+@shareable
 def add_mlp(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """The second half of a block: x + MLP(LN(x)), [B, L, C] -> [B, L, C]."""
     second: Tensor = block.ls_2(block.mlp(block.ln_2(tokens)))

@@ -16,7 +16,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.attention import self_attention_weights
-from scclip_core.clip import FrozenCLIP, add_mlp, join_heads, require_tensor
+from scclip_core.clip import FrozenCLIP, add_attention, add_mlp, join_heads, require_tensor
 from scclip_core.hooks import HookedModule
 from scclip_core.images import Picture, open_picture
 from scclip_core.prediction import Prediction
@@ -27,7 +27,6 @@ from scclip_core.segmentation import (
     sliding_logits,
     upsample,
 )
-from scclip_core.sharing import shareable
 from scclip_core.text import Classes, embed_names, max_over_names, parse_classes
 
 # What each named tensor is, for `trace`; a method adds its own.
@@ -85,7 +84,6 @@ class DenseCLIP(HookedModule):
         """Stage 1: tokens before the first block, [B, 3, H, W] -> [B, L, C]."""
         return self.hook("hook_embed", self.model.embed(images, self.config.position_offset))
 
-    @shareable  # within `sharing.shared_blocks`, methods run the blocks once
     def encode(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
         """Stages 1 and 2: tokens after each of the first `blocks` blocks (default: all but one).
 
@@ -106,8 +104,7 @@ class DenseCLIP(HookedModule):
         """The first half of block `i` as trained: x + W_o softmax(Q K^T / sqrt(d)) V; [B, L, C]."""
         block = self.model.blocks[i]
         if not self.attention_asked(f"blocks.{i}"):
-            attended: Tensor = block.ls_1(block.attention(block.ln_1(tokens)))
-            return tokens + attended
+            return add_attention(block, tokens)
         qkv = self.model.qkv(block, tokens)  # [3, B, heads, L, d]
         read = self.read(f"blocks.{i}", self_attention_weights(qkv, "qk"), qkv[2])
         return tokens + join_heads(block, read)

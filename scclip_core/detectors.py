@@ -19,6 +19,7 @@ from scclip_core.anomaly import (
 )
 from scclip_core.anomaly import squared_distances as _squared_distances
 from scclip_core.precision import at_least_float32
+from scclip_core.similarity import unit_tokens
 
 Grid = tuple[int, int]
 
@@ -144,7 +145,7 @@ def cosine_lof(tokens: Tensor, k: int = 30) -> Tensor:
 
     Takes tokens [B, N, C] and k as `local_outlier_factor`; returns scores [B, N].
     """
-    return local_outlier_factor(F.normalize(at_least_float32(tokens), dim=-1), k)
+    return local_outlier_factor(unit_tokens(tokens), k)
 
 
 def knn_distance(tokens: Tensor, k: int = 30) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP, join_heads
+from scclip_core.clip import FrozenCLIP, join_heads, run_block
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 
@@ -68,7 +68,7 @@ class GEM(DenseCLIP):
         path = tokens
         for i, block in enumerate(self.model.blocks[first:], first):
             path = path + join_heads(block, self.read_second_path(i, tokens))
-            tokens = self.hook(f"blocks.{i}.hook_resid_post", block(tokens))
+            tokens = self.hook(f"blocks.{i}.hook_resid_post", run_block(block, tokens))
         return path[:, 1:]
 
     def read_second_path(self, i: int, tokens: Tensor) -> Tensor:

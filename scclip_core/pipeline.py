@@ -4,6 +4,7 @@ Bai et al., "Self-Calibrated CLIP for Training-Free Open-Vocabulary Segmentation
 B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -16,6 +17,7 @@ from scclip_core.clip import FrozenCLIP, join_heads, project_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.detectors import detect
+from scclip_core.sharing import shareable
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
 
 # What each named tensor is, for `trace`; {fields} are those of the config.
@@ -151,8 +153,8 @@ class SCCLIP(DenseCLIP):
         if content is None:
             tokens = join_heads(last, self.read_itself(place, qkv[2]))
         elif self.attention_asked(place):
-            weights = mixed_weights(qkv, content, cfg.self_attention, cfg.mix)
-            tokens = join_heads(last, self.read(place, weights, qkv[2]))
+            read = self.read(place, self.mixed_weights(qkv, content), qkv[2])
+            tokens = join_heads(last, read)
         else:
             tokens = project_heads(last, self.mixed_attention(qkv, content))
         tokens = self.hook(f"{stage}.attention", tokens)
@@ -163,6 +165,10 @@ class SCCLIP(DenseCLIP):
     def mixed_attention(self, qkv: Tensor, content: Tensor) -> Tensor:
         """Stage 5: values read by content attention and by self-attention, mixed; [B, N, C]."""
         return mixed_attention(qkv, content, self.config.self_attention, self.config.mix)
+
+    def mixed_weights(self, qkv: Tensor, content: Tensor) -> Tensor:
+        """Stage 5: the weights that `mixed_attention` reads with; [B, heads, N, N]."""
+        return mixed_weights(qkv, content, self.config.self_attention, self.config.mix)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:
         """Stage 6: thresholded similarities of a shallow layer, [B, N, C] -> [B, N, N], or None."""
@@ -180,4 +186,10 @@ class SCCLIP(DenseCLIP):
     def sum_layers(self, layers: list[Tensor]) -> Tensor:
         """Stage 7: the sum of layers multi_start_idx..multi_end_idx - 1, [B, L, C] -> [B, L, C]."""
         start, end = self.config.multi_start_idx, self.config.multi_end_idx
-        return self.hook("stage7.summed_layers", reduce(torch.add, layers[start:end]))
+        return self.hook("stage7.summed_layers", sum_tokens(layers[start:end]))
+
+
+@shareable
+def sum_tokens(layers: Sequence[Tensor]) -> Tensor:
+    """Stage 7: the sum of several layers' tokens, [B, L, C] each -> [B, L, C]."""
+    return reduce(torch.add, layers)

@@ -81,13 +81,12 @@ class Prediction:
         target.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(self.labels.astype(np.uint8))
         image.putpalette(self.colours.flatten().tolist())
-        written = [target / f"{name}_labels.png", target / f"{name}.json"]
+        written = result_paths(target, name, with_overlay)
         with atomic_write(written[0]) as partial:
             image.save(partial, format="PNG")
         with atomic_write(written[1]) as partial:
             partial.write_text(json.dumps(self._summary(), indent=1) + "\n", encoding="utf-8")
         if with_overlay:
-            written.append(target / f"{name}_overlay.png")
             with atomic_write(written[2]) as partial:
                 self.overlay().save(partial, format="PNG")
         return written
@@ -106,6 +105,12 @@ class Prediction:
         buffer = io.BytesIO()
         self.overlay().save(buffer, format="PNG")
         return buffer.getvalue()
+
+
+def result_paths(folder: Path, name: str, with_overlay: bool) -> list[Path]:
+    """What `Prediction.save` writes: label map, JSON and, if asked for, the overlay, in order."""
+    ends = ("_labels.png", ".json", "_overlay.png")
+    return [folder / f"{name}{end}" for end in (ends if with_overlay else ends[:2])]
 
 
 def check_palette(classes: Sequence[object]) -> None:

@@ -7,7 +7,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP
+from scclip_core.clip import FrozenCLIP, add_attention, add_mlp
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 
@@ -97,10 +97,10 @@ def neuron_scores(
     """
     tokens, magnitudes = model.embed(images, position_offset), []
     for i, block in enumerate(model.blocks):
+        tokens = add_attention(block, tokens)
         if i <= highest:
-            attended = tokens + block.ls_1(block.attention(block.ln_1(tokens)))
-            magnitudes.append(activations(block, attended)[:, 1:].abs())  # [B, N, M]
-        tokens = block(tokens)
+            magnitudes.append(activations(block, tokens)[:, 1:].abs())  # [B, N, M]
+        tokens = add_mlp(block, tokens)
     lengths = tokens[:, 1:].float().norm(dim=-1)  # [B, N]
     limit = lengths.amax(1, keepdim=True) if threshold is None else threshold
     outliers = lengths >= limit if threshold is None else lengths > limit

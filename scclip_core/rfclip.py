@@ -8,7 +8,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.attention import self_attention_weights
-from scclip_core.clip import FrozenCLIP, join_heads
+from scclip_core.clip import FrozenCLIP, join_heads, run_block
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 from scclip_core.similarity import patch_similarity, threshold_similarity
@@ -103,7 +103,7 @@ def find_dimensions(model: FrozenCLIP, count: int = COUNT) -> tuple[int, ...]:
     tokens = model.embed(torch.zeros(1, 3, side, side, device=model.device, dtype=model.dtype))
     total = torch.zeros(model.width, device=model.device)
     for block in model.blocks:
-        tokens = block(tokens)
+        tokens = run_block(block, tokens)
         total += shares(tokens[0, 1:].float()).mean(0)
     return tuple(sorted(total.topk(count).indices.tolist()))
 
@@ -154,7 +154,9 @@ class RFCLIP(DenseCLIP):
             guide = guide + tokens
             if i + 1 < last:
                 attention = attention + self.key_attention(i + 1, tokens)
-        ended = self.hook(f"blocks.{last}.hook_resid_post", self.model.blocks[last](tokens))
+        ended = self.hook(
+            f"blocks.{last}.hook_resid_post", run_block(self.model.blocks[last], tokens)
+        )
         guide = (guide + self.filter(ended, grid)) / self.model.depth  # [B, L, C]
         similarity = threshold_similarity(patch_similarity(guide[:, 1:]), self.config.beta)
         similarity = similarity.to(tokens.dtype)  # [B, N, N]

@@ -1,62 +1,91 @@
-"""Many methods on the same images: the blocks run once for all of them.
+"""Many methods on the same images: what one of them has computed, the others need not.
 
-What methods do differs only after the blocks, and the blocks are most of the computation.
+Methods and configurations differ in a stage or two. The blocks, and every stage before the first
+difference, are the same for all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from scclip_core.dense import DenseCLIP
+# Bytes of results that are kept, unless another limit is given.
+LIMIT = 2**30
+Given = ParamSpec("Given")
+Result = TypeVar("Result", bound=Tensor)
 
-# Whose blocks ran on which images, and how -> the images, the model, and the blocks' outputs. The
-# first two are kept so that no other object takes their identity.
-Known = dict[tuple[object, ...], tuple[Tensor, object, list[Tensor]]]
+
+class Known:
+    """Results of shareable functions, up to `limit` bytes; what comes later is not kept."""
+
+    def __init__(self, limit: int = LIMIT):
+        self.limit, self.size = limit, 0
+        # What was called with what -> the arguments, so that no other object takes their identity,
+        # and the result.
+        self.results: dict[Hashable, tuple[tuple[Any, ...], Tensor]] = {}
+
+    def keep(self, key: Hashable, arguments: tuple[Any, ...], result: Tensor) -> None:
+        """Add a result, if there is room for it."""
+        if self.size + result.nbytes <= self.limit:
+            self.size += result.nbytes
+            self.results[key] = arguments, result
+
+
 _KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
-Method = TypeVar("Method", bound="DenseCLIP")
 
 
 @contextmanager
-def shared_blocks(known: Known | None = None) -> Iterator[None]:
-    """Within this context, methods of one model share the blocks' outputs of the same images.
+def shared_results(known: Known | None = None) -> Iterator[None]:
+    """Within this context, no shareable function computes the same thing twice.
 
-    The same images are the same tensor, not an equal one, and nobody may change it meanwhile. Where
-    hooks look on, or patches are embedded in another way, the blocks run again. All outputs are
-    kept until the context ends, so it is best entered anew for every batch.
+    The same thing is the same function of the same tensors and numbers. The same tensor is the same
+    memory, not an equal tensor; nobody may change a result or a model meanwhile. It is best entered
+    anew for every batch of images, since results are kept until it ends.
 
     Args:
-        known: what is shared, to go on with it in another context (default: nothing yet).
+        known: what is shared, to go on with it in another context (default: what the context around
+            this one shares, or nothing yet).
     """
-    token = _KNOWN.set({} if known is None else known)
+    token = _KNOWN.set(known or _KNOWN.get() or Known())
     try:
         yield
     finally:
         _KNOWN.reset(token)
 
 
-def shareable(
-    encode: Callable[[Method, Tensor, int | None], list[Tensor]],
-) -> Callable[..., list[Tensor]]:
-    """Let `encode`, a function of a method and its images, share what it returns (`shared_blocks`).
+def shareable(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Let a function share its results (`shared_results`); elsewhere it is as it was.
 
-    Outputs of some of the blocks alone are not shared.
+    It must be a function of its arguments alone: tensors, lists of tensors, modules that nothing
+    changes, and what can be hashed. It returns one tensor.
     """
 
-    @wraps(encode)
-    def run(method: Method, images: Tensor, blocks: int | None = None) -> list[Tensor]:
+    @wraps(function)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         known = _KNOWN.get()
-        if known is None or blocks is not None or method.is_observed:
-            return encode(method, images, blocks)
-        kind: Any = type(method)
-        how = method.config.position_offset, kind.embed, kind.run_block, kind.add_attention
-        key = id(images), id(method.model), *how
-        if key not in known:
-            known[key] = images, method.model, encode(method, images, None)
-        return known[key][2]
+        if known is None:
+            return function(*args, **kwargs)
+        arguments = (*args, *sorted(kwargs.items()))
+        key = function, torch.is_grad_enabled(), identity(arguments)
+        if key in known.results:
+            return known.results[key][1]  # type: ignore[return-value]
+        result = function(*args, **kwargs)
+        known.keep(key, arguments, result)
+        return result
 
     return run
+
+
+def identity(value: Any) -> Hashable:
+    """What tells an argument from others: of a tensor which memory it is, and how it is read."""
+    if isinstance(value, Tensor) and not value.is_meta:
+        version = 0 if value.is_inference() else value._version  # of changes in place
+        layout = value.shape, value.stride(), value.dtype, value.device
+        return value.data_ptr(), version, *layout
+    if isinstance(value, list | tuple):
+        return tuple(identity(one) for one in value)
+    return id(value) if isinstance(value, Tensor | torch.nn.Module) else value

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scclip_core.precision import at_least_float32
+from scclip_core.sharing import shareable
 
 
 def unit_tokens(tokens: Tensor) -> Tensor:
@@ -11,6 +12,7 @@ def unit_tokens(tokens: Tensor) -> Tensor:
     return F.normalize(at_least_float32(tokens), dim=-1)
 
 
+@shareable
 def patch_similarity(tokens: Tensor) -> Tensor:
     """Cosine similarity of all pairs of patch tokens (stages 4 and 6).
 
@@ -22,6 +24,7 @@ def patch_similarity(tokens: Tensor) -> Tensor:
     return unit @ unit.mT  # [B, N, C] @ [B, C, N] -> [B, N, N]
 
 
+@shareable
 def threshold_similarity(similarity: Tensor, beta: float) -> Tensor:
     """Similarities below `beta` set to 0, [B, N, N] -> [B, N, N] (stages 4 and 6).
 
@@ -33,6 +36,7 @@ def threshold_similarity(similarity: Tensor, beta: float) -> Tensor:
     return similarity.masked_fill(similarity < min(beta, 1 - 1e-6), 0)
 
 
+@shareable
 def adaptive_aggregate(tokens: Tensor, similarity: Tensor) -> Tensor:
     """Each token becomes the similarity-weighted mean of all tokens (stages 4 and 6).
 

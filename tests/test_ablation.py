@@ -1,4 +1,4 @@
-"""Chapter 5: configurations that share their blocks, interactions, kinds of errors, the fusion."""
+"""Chapter 5: gains of modules, interactions, kinds of errors, the fusion."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from scclip_core import SCCLIP, SCCLIPConfig, make_method
-from scclip_core.by_rows import SCCLIPByRows
-from scclip_core.sharing import shared_blocks
 from scclip_core.similarity import adaptive_aggregate
 from scclip_lab.datasets.scenes import STYLES, WORDS
 from scclip_lab.evaluation.mini import stack_images
@@ -17,7 +15,7 @@ from scclip_lab.studies import ch05_errors as errors
 from scclip_lab.studies import ch05_settings as settings
 from scclip_lab.studies import rules_results, verdicts
 from scclip_lab.studies.ch01_shapes import example_scene
-from scclip_lab.studies.shared import changed, no_module, segmenters
+from scclip_lab.studies.shared import changed, no_module
 
 
 @pytest.fixture(autouse=True)
@@ -29,46 +27,6 @@ def without_gradients():
 @pytest.fixture(scope="module")
 def images(mini):
     return stack_images(mini, [example_scene()])
-
-
-def test_shared_blocks_run_once_for_the_same_images_and_change_no_feature(
-    mini, images, monkeypatch
-):
-    ran, block = [], SCCLIP.run_block
-    monkeypatch.setattr(SCCLIP, "run_block", lambda *given: ran.append(given[1]) or block(*given))
-    methods = segmenters(mini, {"none": no_module(), "all": SCCLIPConfig()})
-    for given in (images, images.flip(3)):
-        with shared_blocks():
-            shared = [method.features(given) for method in methods.values()]
-        assert ran == list(range(mini.depth - 1))
-        ran.clear()
-        alone = [method.features(given) for method in methods.values()]
-        assert all(map(torch.equal, shared, alone))
-        ran.clear()
-
-
-def test_blocks_are_shared_only_where_they_would_do_the_same(mini, images):
-    published = SCCLIP(mini, SCCLIPConfig.published())  # another position offset
-    by_rows, first = SCCLIPByRows(mini), f"blocks.{mini.depth - 2}.hook_resid_post"
-    others = [published, by_rows, make_method("gem", mini), make_method("registers", mini)]
-    alone = [method.features(images) for method in others]
-    with shared_blocks():
-        plain = SCCLIP(mini).features(images)
-        assert all(map(torch.equal, alone, (method.features(images) for method in others)))
-        changed = SCCLIP(mini).run_with_hooks(images, {first: lambda tokens: tokens.flip(1)})
-        assert not torch.equal(changed, plain)
-        assert torch.equal(SCCLIP(mini).features(images), plain)  # what hooks changed is not shared
-
-
-def test_shared_blocks_end_with_their_context_and_can_go_on_in_another(mini, images):
-    known = {}
-    with shared_blocks(known):
-        first = SCCLIP(mini).encode(images)
-    assert SCCLIP(mini).encode(images) is not first
-    with shared_blocks(known):
-        assert SCCLIP(mini).encode(images) is first
-    with shared_blocks():
-        assert SCCLIP(mini).encode(images) is not first
 
 
 def test_with_no_module_sc_clip_is_the_values(mini, images):

@@ -190,8 +190,8 @@ def test_a_region_is_cut_out_whole_and_pooled_by_its_mask():
 
 
 def test_the_class_token_is_open_clips_own(mini):
-    images = still().images
-    wanted = mini.clip.encode_image(as_input(mini, images), normalize=True)
+    images = as_input(mini, still().images)
+    wanted = mini.clip.encode_image(images, normalize=True)
     with torch.no_grad():
         assert torch.allclose(retrieval.class_tokens(mini, images), wanted, atol=1e-5)
 

@@ -19,7 +19,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import ARTICLE_TEMPLATE
 from scclip_core.files import DATA, atomic_write
 from scclip_core.images import normalise
-from scclip_core.sharing import shared_blocks
+from scclip_core.sharing import shared_results
 from scclip_core.text import embed_names
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -42,9 +42,9 @@ MEASURES: dict[str, Statistic] = {
     "background right": partial(background_accuracy, objects=N_OBJECTS),
     "pixel accuracy": pixel_accuracy,
 }
-# What tables of the chapters hold: the mean, and objects and background apart.
 # The shares of object and background pixels that have the right word.
 PARTS = ("objects right", "background right")
+# What tables of the chapters hold: the mean, and objects and background apart.
 MEAN_AND_PARTS = {name: MEASURES[name] for name in ("mIoU", *PARTS)}
 # The measures that are also given by the number of objects in a scene.
 BY_OBJECTS = ("mIoU", "objects right")
@@ -101,7 +101,7 @@ def score_methods(
     count: int,
     seed: int,
     split: int = TEST,
-    batch: int = 16,
+    batch: int = 8,
 ) -> dict[Name, np.ndarray]:
     """Class counts of every method on the same scenes, over all words.
 
@@ -121,7 +121,7 @@ def score_methods(
         scenes = [evaluation_scene(split, seed, i, style) for i in indices]
         truth = torch.from_numpy(np.stack([scene.labels for scene in scenes]))
         images: dict[FrozenCLIP, Tensor] = {}
-        with shared_blocks():
+        with shared_results():
             for name, segmenter in methods.items():
                 model = segmenter.model
                 if model not in images:

@@ -169,7 +169,7 @@ def criteria(table: pd.DataFrame) -> str:
 
 def adapted_models(table: pd.DataFrame) -> str:
     """12_models: in how many cells each rule of the core is above and below the constants."""
-    part = table[(table["measure"] == "mIoU")]
+    part = table[table["measure"] == "mIoU"]
     part = part[~part["setting"].isin((ORACLE, CONSTANTS, CHANCE))]
     told = []
     for rule, rows in part.groupby("setting", sort=False):

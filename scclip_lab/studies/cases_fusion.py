@@ -19,6 +19,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.hooks import Hook
 from scclip_core.pipeline import SCCLIP
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import mean_interval
 from scclip_lab.evaluation.mini import stack_images
@@ -155,11 +156,13 @@ def fusion_limits(
         objects = labels < N_OBJECTS
         if not objects.any():
             continue
-        for part, x, place, strength in cases:
-            read = read_branches(segmenter, exchange.images, exchange.hook_at(place, strength))
-            for branch, features in zip(BRANCHES, read, strict=True):
-                right = ((features[0] @ text.T).argmax(-1) == labels)[objects]
-                found.setdefault((part, branch, x), []).append(float(right.float().mean()))
+        with shared_results():
+            for part, x, place, strength in cases:
+                hooks = exchange.hook_at(place, strength)
+                read = read_branches(segmenter, exchange.images, hooks)
+                for branch, features in zip(BRANCHES, read, strict=True):
+                    right = ((features[0] @ text.T).argmax(-1) == labels)[objects]
+                    found.setdefault((part, branch, x), []).append(float(right.float().mean()))
     rows = [(*key, *mean_interval(np.array(v), seed)) for key, v in found.items()]
     table = pd.DataFrame(rows, columns=["part", "branch", "x", "value", "low", "high"])
     return table.assign(scenes=count, seed=seed)

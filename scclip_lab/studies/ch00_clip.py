@@ -7,7 +7,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import ARTICLE_TEMPLATE
 from scclip_core.text import embed_names
@@ -19,15 +18,15 @@ from scclip_lab.datasets.scenes import (
     Scene,
     evaluation_scene,
 )
-from scclip_lab.evaluation.mini import PARTS, parts_right, stack_images
+from scclip_lab.evaluation.mini import PARTS, stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     GalleryRow,
     draw_scene_gallery,
-    label_rows,
     read_labels,
     show_image,
 )
+from scclip_lab.studies.reading import read_scene
 
 # The pictures that are paired with captions: the first test scenes of this random seed, unchosen.
 SEED, PAIRS = 3, 8
@@ -91,12 +90,7 @@ def read_every_patch(model: FrozenCLIP) -> pd.DataFrame:
     """
     index, seed = DENSE
     scene = evaluation_scene(TEST, seed, index)
-    truth = torch.from_numpy(scene.labels)
-    rows: list[tuple[object, ...]] = [("truth", 1.0, 1.0, *line) for line in label_rows(truth)]
-    for name in METHODS:
-        labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
-        shares = parts_right(labels, truth)
-        rows += [(name, *shares, *line) for line in label_rows(labels)]
+    rows = read_scene(model, scene, METHODS)
     return pd.DataFrame(rows, columns=["what", *PARTS, "line", "labels"])
 
 

@@ -18,19 +18,18 @@ from scclip_core.loading import untrained
 from scclip_core.pipeline import SCCLIP
 from scclip_core.segmentation import label_map, upsample
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
-from scclip_lab.evaluation.mini import PARTS, parts_right, stack_images
+from scclip_lab.evaluation.mini import PARTS, stack_images
 from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import (
     GalleryRow,
     draw_scene_gallery,
-    label_rows,
     map_rows,
     read_labels,
     read_maps,
     show_image,
     word_colours,
 )
-from scclip_lab.studies.reading import patch_labels
+from scclip_lab.studies.reading import patch_labels, read_scene
 
 # The scene that the chapters look at: split, seed, index.
 SCENE = (TEST, 1, 0)
@@ -58,12 +57,8 @@ def compare_scenes(model: FrozenCLIP) -> pd.DataFrame:
     """
     rows: list[tuple[object, ...]] = []
     for title, scene in both_scenes().items():
-        truth = torch.from_numpy(scene.labels)
-        rows += [(title, "truth", 1.0, 1.0, *line) for line in label_rows(truth)]
-        for method in ("vanilla", "values", "scclip"):
-            labels = make_method(method, model).segment(stack_images(model, [scene]), WORDS)[0]
-            shares = parts_right(labels, truth)
-            rows += [(title, method, *shares, *line) for line in label_rows(labels)]
+        methods = ("vanilla", "values", "scclip")
+        rows += [(title, *row) for row in read_scene(model, scene, methods)]
     return pd.DataFrame(rows, columns=["scene", "method", *PARTS, "line", "labels"])
 
 

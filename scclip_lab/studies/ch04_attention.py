@@ -15,6 +15,7 @@ from scclip_core.attention import content_attention, self_attention_weights
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import (
     N_OBJECTS,
     TEST,
@@ -162,14 +163,17 @@ def residual_errors(
     for index in range(count):
         scene = evaluation_scene(VALIDATION, seed, index)
         images = stack_images(model, [scene])
-        _, cache = segmenter.run_with_cache(images, names)
-        stages = ("stage5.class_residual", "stage7.class_residual")
-        added = {
-            stage: partial(torch.add, weight * cache[name][:, :1])
-            for stage, name in zip(stages, names, strict=True)
-        }
-        for branch, where in BRANCHES.items():
-            features = segmenter.run_with_hooks(images, {stage: added[stage] for stage in where})
+        with shared_results():
+            _, cache = segmenter.run_with_cache(images, names)
+            added = {
+                stage: partial(torch.add, weight * cache[name][:, :1])
+                for stage, name in zip(BRANCHES["both"], names, strict=True)
+            }
+            read = {
+                branch: segmenter.run_with_hooks(images, {stage: added[stage] for stage in where})
+                for branch, where in BRANCHES.items()
+            }
+        for branch, features in read.items():
             labels = label_map(segmenter, features, len(scene.labels)).numpy()
             found[branch].append(wrong_pixels(labels, scene))
     rows = []

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
-from scclip_core.sharing import shared_blocks
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import interval
 from scclip_lab.evaluation.mini import stack_images
@@ -71,7 +71,7 @@ def errors_by_kind(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame
         for index in range(count):
             scene = evaluation_scene(TEST, seed, index, style)
             images = stack_images(model, [scene])
-            with shared_blocks():
+            with shared_results():
                 maps = {name: one.segment(images, WORDS)[0] for name, one in methods.items()}
             for name, labels in maps.items():
                 kinds = kinds_of_labels(labels.cpu().numpy(), scene)

@@ -11,6 +11,7 @@ from scclip_core.anomaly import flag_anomalies
 from scclip_core.clip import FrozenCLIP
 from scclip_core.pipeline import SCCLIP
 from scclip_core.registers import find_register_neurons
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import WORDS, Scene
 from scclip_lab.evaluation.metrics import (
     GAINED,
@@ -78,16 +79,17 @@ def repair_effects(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame
             for name, other in registers.get(origin, {}).items():
                 ways[name] = (other.encode(images), nowhere)
             known: dict[tuple[int, bytes], list[tuple[np.ndarray, np.ndarray]]] = {}
-            for name, (given, flags) in ways.items():
-                # Detectors that flag the same patches get the same label maps.
-                key = id(given), flags.numpy().tobytes()
-                if key not in known:
-                    features = continued.repaired_at(images, given, flags)
-                    known[key] = [
-                        _count(continued, features[i : i + 1], scene, at[i])
-                        for i, scene in enumerate(scenes)
-                    ]
-                found.setdefault((origin, name), []).extend(known[key])
+            with shared_results():
+                for name, (given, flags) in ways.items():
+                    # Detectors that flag the same patches get the same label maps.
+                    key = id(given), flags.numpy().tobytes()
+                    if key not in known:
+                        features = continued.repaired_at(images, given, flags)
+                        known[key] = [
+                            _count(continued, features[i : i + 1], scene, at[i])
+                            for i, scene in enumerate(scenes)
+                        ]
+                    found.setdefault((origin, name), []).extend(known[key])
     rows = []
     for origin, name in found:
         for measure, statistic in MEASURES.items():

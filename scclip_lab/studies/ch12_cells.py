@@ -12,7 +12,7 @@ from scclip_core.adapt import RULES, candidates, join, read_evidence, scores_of
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.segmentation import label_map
-from scclip_core.sharing import shared_blocks
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import TEST, VALIDATION, WORDS, Scene, evaluation_scene
 from scclip_lab.datasets.weathering import weather
 from scclip_lab.evaluation.metrics import count_classes
@@ -137,7 +137,7 @@ def measure_cell(
     for split, scored in ((VALIDATION, setting), (TEST, {**methods, **setting})):
         for some in _split(scenes[split], batch):
             images = stack_images(model, some)
-            with shared_blocks():
+            with shared_results():
                 for name, method in scored.items():
                     right = count_right(method.logits(images, text), some)
                     counts[split].setdefault(name, []).append(right)

@@ -16,6 +16,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.dense import DenseCLIP
 from scclip_core.pipeline import SCCLIP
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import count_classes, interval, paired_interval
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
@@ -77,30 +78,36 @@ class Labelled(NamedTuple):
 
 
 def segment_with(
-    segmenter: DenseCLIP, scene: Scene, names: Sequence[str], places: Sequence[int]
+    segmenter: DenseCLIP,
+    images: Tensor,
+    scene: Scene,
+    names: Sequence[str],
+    places: Sequence[int],
 ) -> Labelled:
     """Segment a scene with given names; name i counts as the word number `places[i]`.
 
-    The number `len(WORDS)` stands for every name that is no word of the scenes.
+    `images` [1, 3, H, W] is the scene's. The number `len(WORDS)` stands for every name that is no
+    word of the scenes.
     """
     truth = torch.from_numpy(scene.labels)
     with warnings.catch_warnings():
         # What the bundled model does not know is the subject here.
         warnings.simplefilter("ignore")
-        found = segmenter.segment(stack_images(segmenter.model, [scene]), names)[0]
+        found = segmenter.segment(images, names)[0]
     labels = torch.tensor(places)[found]
     return Labelled(labels, count_classes(labels, truth, len(WORDS) + 1))
 
 
 def all_readings(segmenter: DenseCLIP, scene: Scene) -> dict[str, Labelled]:
     """A scene segmented with every list of `NAMES`, and with its own words alone."""
-    readings = {}
-    for title, names in NAMES.items():
-        places = [min(i, len(WORDS)) for i in range(len(names))]
-        readings[title] = segment_with(segmenter, scene, names, places)
-    own = [WORDS.index(word) for word in scene.words]
-    readings[OWN_WORDS] = segment_with(segmenter, scene, scene.words, own)
-    return readings
+    places = {title: [min(i, len(WORDS)) for i in range(len(NAMES[title]))] for title in NAMES}
+    places[OWN_WORDS] = [WORDS.index(word) for word in scene.words]
+    images, lists = stack_images(segmenter.model, [scene]), {**NAMES, OWN_WORDS: scene.words}
+    with shared_results():
+        return {
+            title: segment_with(segmenter, images, scene, names, places[title])
+            for title, names in lists.items()
+        }
 
 
 def compare_names(model: FrozenCLIP, count: int, seed: int = 7) -> pd.DataFrame:

@@ -1,17 +1,15 @@
 """Chapter 15: reading and writing the inside of a forward pass: a lens, heads, patching."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import mean_interval
 from scclip_lab.evaluation.mini import stack_images
@@ -70,6 +68,7 @@ def paired_scenes(index: int, seed: int) -> tuple[Scene, Scene]:
     raise RuntimeError("no second scene was found")
 
 
+@torch.no_grad()
 def patch_halves(
     model: FrozenCLIP, count: int, seed: int = 7, methods: tuple[str, ...] = ("values", "scclip")
 ) -> pd.DataFrame:
@@ -86,22 +85,19 @@ def patch_halves(
         scenes = paired_scenes(index, seed)
         own, other = (stack_images(model, [scene]) for scene in scenes)
         words = torch.tensor([WORDS.index(word) for word in scenes[1].words])
-        for name in methods:
-            segmenter = make_method(name, model)
-            _, cache = segmenter.run_with_cache(other, "blocks.*.hook_resid_post")
-            for layer, (place, given) in enumerate(cache.items()):
-                hook = partial(_mix, chosen, given)
-                features = segmenter.run_with_hooks(own, {place: hook})
-                taken = torch.isin(label_map(segmenter, features, 224), words).float()
-                for half, part in (("left", taken[:, :112]), ("right", taken[:, 112:])):
-                    found.setdefault((name, layer, half), []).append(float(part.mean()))
+        with shared_results():
+            layers = (make_method("values", model).encode(images) for images in (own, other))
+            mixed = [torch.where(chosen, given, kept) for kept, given in zip(*layers, strict=True)]
+            for name in methods:
+                segmenter = make_method(name, model)
+                for layer, tokens in enumerate(mixed):
+                    features = read_layer(segmenter, own, tokens, layer)
+                    taken = torch.isin(label_map(segmenter, features, 224), words).float()
+                    for half, part in (("left", taken[:, :112]), ("right", taken[:, 112:])):
+                        found.setdefault((name, layer, half), []).append(float(part.mean()))
     rows = [(*key, *mean_interval(np.array(values), seed)) for key, values in found.items()]
     columns = ["method", "layer", "half", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).assign(pairs=count, seed=seed)
-
-
-def _mix(chosen: Tensor, given: Tensor, tokens: Tensor) -> Tensor:
-    return torch.where(chosen, given, tokens)
 
 
 @figure("15_lens")

@@ -15,7 +15,7 @@ from torch import Tensor
 from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
-from scclip_core.sharing import shared_blocks
+from scclip_core.sharing import shared_results
 from scclip_core.similarity import patch_similarity, threshold_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import GAINED, interval, interval_and_gain
@@ -74,7 +74,7 @@ def gain_by_place(model: FrozenCLIP, module: str, count: int, seed: int = 0) -> 
         for index in range(count):
             scene = evaluation_scene(TEST, seed, index, style)
             images = stack_images(model, [scene])
-            with shared_blocks():
+            with shared_results():
                 for found, method in zip(counted, methods, strict=True):
                     found.append(count_places(method.segment(images, WORDS)[0], scene))
         before, after = (np.stack(found) for found in counted)  # [count, 4, 2]

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from scclip_core import segmentation
+from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.pipeline import SCCLIP
 from scclip_lab.datasets.scenes import WORDS, Scene
+from scclip_lab.evaluation.mini import parts_right, stack_images
+from scclip_lab.studies.drawing import label_rows
 
 # Pixels of a patch's side.
 PATCH = 16
@@ -27,13 +31,31 @@ def label_map(segmenter: DenseCLIP, features: Tensor, side: int) -> Tensor:
     return segmentation.label_map(features.to(text.dtype) @ text.T, (side, side))[0]
 
 
-def read_layer(segmenter: DenseCLIP, images: Tensor, tokens: Tensor) -> Tensor:
-    """Features [B, rows, cols, D] with `tokens` [B, L, C] in place of the last layer but one.
+def read_layer(
+    segmenter: DenseCLIP, images: Tensor, tokens: Tensor, layer: int | None = None
+) -> Tensor:
+    """Features [B, rows, cols, D] with `tokens` [B, L, C] in place of a layer's output.
 
-    They may be those of another layer, for a logit lens, or changed ones.
+    It is the last layer but one unless another is given. The tokens may be those of another layer,
+    for a logit lens, or changed ones.
     """
-    place = f"blocks.{segmenter.model.depth - 2}.hook_resid_post"
-    return segmenter.run_with_hooks(images, {place: lambda _: tokens})
+    layer = segmenter.model.depth - 2 if layer is None else layer
+    return segmenter.run_with_hooks(images, {f"blocks.{layer}.hook_resid_post": lambda _: tokens})
+
+
+def read_scene(model: FrozenCLIP, scene: Scene, methods: Sequence[str]) -> list[tuple[object, ...]]:
+    """Label maps of one scene over all words, the truth first, as rows of a table.
+
+    Takes names of methods. A row is one line of a map: whose map it is, the shares `PARTS` of the
+    whole map that are right, the line's number and its labels as one text.
+    """
+    truth = torch.from_numpy(scene.labels)
+    rows: list[tuple[object, ...]] = [("truth", 1.0, 1.0, *line) for line in label_rows(truth)]
+    for name in methods:
+        labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+        shares = parts_right(labels, truth)
+        rows += [(name, *shares, *line) for line in label_rows(labels)]
+    return rows
 
 
 class Continued(SCCLIP):

@@ -19,6 +19,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SWITCHES, SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.pipeline import SCCLIP
+from scclip_core.sharing import shared_results
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, Scene, evaluation_scene
 from scclip_lab.evaluation.metrics import (
@@ -167,17 +168,18 @@ def normalisations(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     counted: dict[str, list[np.ndarray]] = {"rows": [], "symmetric": []}
     for scene in scenes:
         images = stack_images(model, [scene])
-        _, cache = segmenter.run_with_cache(images, names)
-        middle, last = (cache[name] for name in names)
-        graph = threshold_similarity(patch_similarity(middle[:, 1:]), SCCLIPConfig().beta)
-        by_core = adaptive_aggregate(last[:, 1:], graph)
-        degree = torch.diag_embed(1 / graph.sum(-1))
-        apart = max(apart, float((degree @ graph @ last[:, 1:] - by_core).abs().max()))
-        ways = {"rows": by_core, "symmetric": symmetric_aggregate(last[:, 1:], graph)}
-        for way, patches in ways.items():
-            tokens = torch.cat([last[:, :1], patches], 1)
-            features = read_layer(segmenter, images, tokens)
-            counted[way].append(count_labels(segmenter, features, scene))
+        with shared_results():
+            _, cache = segmenter.run_with_cache(images, names)
+            middle, last = (cache[name] for name in names)
+            graph = threshold_similarity(patch_similarity(middle[:, 1:]), SCCLIPConfig().beta)
+            by_core = adaptive_aggregate(last[:, 1:], graph)
+            degree = torch.diag_embed(1 / graph.sum(-1))
+            apart = max(apart, float((degree @ graph @ last[:, 1:] - by_core).abs().max()))
+            ways = {"rows": by_core, "symmetric": symmetric_aggregate(last[:, 1:], graph)}
+            for way, patches in ways.items():
+                tokens = torch.cat([last[:, :1], patches], 1)
+                features = read_layer(segmenter, images, tokens)
+                counted[way].append(count_labels(segmenter, features, scene))
     yield exactly("aggregation and graph operation, largest difference", apart)
     symmetric, rows = np.stack(counted["symmetric"]), np.stack(counted["rows"])
     change = paired_interval(symmetric, rows, mean_iou)
@@ -194,14 +196,15 @@ def fused(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     for index, scene in enumerate(scenes):
         images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
         generator = torch.Generator().manual_seed(index)
-        for fusion in (True, False):
-            segmenter = SCCLIP(model, replace(SCCLIPConfig(), fusion=fusion))
-            for noise in (False, True):
-                hooks = {place: partial(_add_noise, generator.manual_seed(index))} if noise else {}
-                features = segmenter.run_with_hooks(images, hooks)
-                counts = count_labels(segmenter, features, scene)
-                counted.setdefault((fusion, noise), []).append(counts)
-        _, cache = SCCLIP(model).run_with_cache(images, names)
+        with shared_results():
+            _, cache = SCCLIP(model).run_with_cache(images, names)
+            for fusion in (True, False):
+                segmenter = SCCLIP(model, replace(SCCLIPConfig(), fusion=fusion))
+                for noise in (False, True):
+                    noisy = partial(_add_noise, generator.manual_seed(index))
+                    features = segmenter.run_with_hooks(images, {place: noisy} if noise else {})
+                    counts = count_labels(segmenter, features, scene)
+                    counted.setdefault((fusion, noise), []).append(counts)
         right = {}
         for branch, tokens in zip(shares, cache.values(), strict=True):
             features = model.project(tokens).unflatten(1, (GRID, GRID))

@@ -16,6 +16,7 @@ from scclip_core.dense import DenseCLIP
 from scclip_core.images import normalise
 from scclip_core.last_block import Values
 from scclip_core.segmentation import upsample
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import WORDS
 from scclip_lab.evaluation.metrics import GAINED, mean_interval
 from scclip_lab.studies import METHOD_NAMES
@@ -98,30 +99,9 @@ def all_readers(
 
 @torch.no_grad()
 def read_all(readers: Mapping[str, Reader], images: Tensor) -> dict[str, Tensor]:
-    """Features [B, rows, cols, D] of every reader, with one pass through the shared blocks.
-
-    They are those of `reader.features(images)`: the methods differ in what they make of the blocks'
-    outputs, so these are computed once and handed to each. The images must have the training size,
-    where the methods' positional embeddings are the same, and the readers the same model.
-    """
-    layers: list[Tensor] = []
-
-    def known(_: Tensor, blocks: int | None = None) -> list[Tensor]:
-        return layers[:blocks]
-
-    found: dict[str, Tensor] = {}
-    for name, reader in readers.items():
-        if not isinstance(reader, DenseCLIP):
-            found[name] = reader.features(images)
-            continue
-        layers = layers or reader.encode(images)
-        # For this call alone, in place of the method that would compute them again.
-        vars(reader)["encode"] = known
-        try:
-            found[name] = reader.features(images)
-        finally:
-            del vars(reader)["encode"]
-    return found
+    """Features [B, rows, cols, D] of every reader; what several need is computed once."""
+    with shared_results():
+        return {name: reader.features(images) for name, reader in readers.items()}
 
 
 def as_input(model: FrozenCLIP, images: np.ndarray) -> Tensor:

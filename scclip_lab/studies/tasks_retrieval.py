@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP
+from scclip_core.clip import FrozenCLIP, run_block
 from scclip_core.config import ARTICLE_TEMPLATE
+from scclip_core.sharing import shared_results
 from scclip_core.text import embed_names
 from scclip_lab.datasets.clips import Clip, choose_words, generator, make_still
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS
@@ -53,14 +54,14 @@ def crop(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(cut)
 
 
-def class_tokens(model: FrozenCLIP, images: np.ndarray) -> Tensor:
-    """The class token's embedding of images uint8 [B, H, W, 3], unit length [B, D].
+def class_tokens(model: FrozenCLIP, images: Tensor) -> Tensor:
+    """The class token's embedding of images [B, 3, H, W], unit length [B, D].
 
     As everywhere, the positional embeddings are interpolated where the size is not 224.
     """
-    tokens = model.embed(as_input(model, images))
+    tokens = model.embed(images)
     for block in model.blocks:
-        tokens = block(tokens)
+        tokens = run_block(block, tokens)
     return F.normalize(model.project(tokens[:, :1])[:, 0], dim=-1)
 
 
@@ -92,12 +93,14 @@ def collect(model: FrozenCLIP, count: int, style: str, seed: int = 7) -> Collect
         image, regions = still.images[0], regions_of(still)
         words += [word for word, _ in regions]
         pictures += [index] * len(regions)
-        for name, features in read_all(readers, as_input(model, still.images)).items():
+        images = as_input(model, still.images)
+        with shared_results():
+            read, whole = read_all(readers, images), class_tokens(model, images)[0]
+        for name, features in read.items():
             vectors.setdefault(name, []).extend(prototype(features[0], m) for _, m in regions)
-        whole = class_tokens(model, still.images)[0]
         vectors.setdefault(WHOLE, []).extend(whole for _ in regions)
         crops = np.stack([crop(image, mask) for _, mask in regions])
-        vectors.setdefault(CROP, []).extend(class_tokens(model, crops))
+        vectors.setdefault(CROP, []).extend(class_tokens(model, as_input(model, crops)))
     stacked = {name: torch.stack(found) for name, found in vectors.items()}
     return Collection(stacked, np.array(words), np.array(pictures))
 

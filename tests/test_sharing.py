@@ -1,0 +1,152 @@
+"""Sharing results among methods: nothing is computed twice, and nothing changes."""
+
+import pytest
+import torch
+
+from scclip_core import SCCLIP, SCCLIPConfig, make_method
+from scclip_core.baselines import METHODS
+from scclip_core.by_rows import SCCLIPByRows
+from scclip_core.sharing import Known, shareable, shared_results
+from scclip_lab.evaluation.mini import stack_images
+from scclip_lab.studies.ch01_shapes import example_scene
+from scclip_lab.studies.ch05_ablation import ablation_configs
+from scclip_lab.studies.shared import no_module, segmenters
+
+LAST = "blocks.10.hook_resid_post"
+
+
+@pytest.fixture(autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(mini):
+    return stack_images(mini, [example_scene()])
+
+
+@pytest.fixture
+def ran():
+    """A shareable function, and what it was called with."""
+    calls = []
+
+    @shareable
+    def plus(tokens, number=0.0):
+        calls.append(number)
+        return tokens + number
+
+    return plus, calls
+
+
+def count_calls(monkeypatch, module):
+    """How often the first layer norm of every block runs, from here on."""
+    counted = []
+    for block in module.blocks:
+        run = block.ln_1.forward
+        monkeypatch.setattr(block.ln_1, "forward", lambda x, run=run: counted.append(1) or run(x))
+    return counted
+
+
+def test_blocks_run_once_for_the_same_images_and_no_feature_changes(mini, images, monkeypatch):
+    methods = segmenters(mini, {"none": no_module(), "all": SCCLIPConfig()})
+    alone = [method.features(images) for method in methods.values()]
+    counted = count_calls(monkeypatch, mini)
+    with shared_results():
+        shared = [method.features(images) for method in methods.values()]
+    # all blocks but the last, whose projections read three different inputs
+    assert len(counted) == mini.depth - 1 + 3
+    assert all(map(torch.equal, shared, alone))
+
+
+def test_every_method_and_configuration_gives_what_it_gives_alone(mini, images):
+    methods = [make_method(name, mini) for name in METHODS]
+    methods += [SCCLIPByRows(mini), *segmenters(mini, ablation_configs()).values()]
+    alone = [method.features(images) for method in methods]
+    with shared_results():
+        shared = [method.features(images) for method in methods]
+        again = [method.features(images) for method in methods]
+    assert all(map(torch.equal, alone, shared))
+    assert all(map(torch.equal, alone, again))
+
+
+def test_what_a_hook_changes_stays_with_its_run(mini, images):
+    method, hooks = SCCLIP(mini), {LAST: lambda tokens: tokens.flip(1)}
+    plain, changed = method.features(images), method.run_with_hooks(images, hooks)
+    with shared_results():
+        assert torch.equal(method.features(images), plain)
+        assert torch.equal(method.run_with_hooks(images, hooks), changed)
+        assert torch.equal(method.features(images), plain)
+
+
+def test_a_run_with_a_hook_shares_what_comes_before_it(mini, images, monkeypatch):
+    with shared_results():
+        make_method("values", mini).features(images)
+        counted = count_calls(monkeypatch, mini)
+        hooks = {"blocks.8.hook_resid_post": lambda tokens: tokens.flip(1)}
+        make_method("values", mini).run_with_hooks(images, hooks)
+    assert len(counted) == 3  # blocks 9 and 10, and the last one's values
+
+
+def test_results_end_with_their_context_and_can_go_on_in_another(ran):
+    plus, calls = ran
+    known, tokens = Known(), torch.zeros(2)
+    with shared_results(known):
+        first = plus(tokens, 1.0)
+        with shared_results():  # within another context, results are those of the outer one
+            assert plus(tokens, 1.0) is first
+    assert plus(tokens, 1.0) is not first
+    with shared_results(known):
+        assert plus(tokens, 1.0) is first
+    with shared_results():
+        assert plus(tokens, 1.0) is not first
+    assert calls == [1.0] * 3
+
+
+def test_only_the_same_memory_read_in_the_same_way_is_the_same(ran):
+    plus, calls = ran
+    tokens = torch.zeros(2, 2)
+    with shared_results():
+        plus(tokens, 1.0)
+        plus(tokens.view(2, 2), 1.0)  # another name for it
+        assert len(calls) == 1
+        plus(tokens, number=1.0)
+        plus(tokens, 2.0)
+        plus(tokens.T, 1.0)
+        plus(tokens[:1], 1.0)
+        plus(tokens.clone(), 1.0)
+        with torch.enable_grad():
+            plus(tokens, 1.0)
+        tokens += 1
+        assert torch.equal(plus(tokens, 1.0), tokens + 1)
+    assert len(calls) == 8
+
+
+def test_memory_that_was_freed_is_not_taken_for_the_same(ran):
+    plus, _ = ran
+    with shared_results():
+        for number in range(20):
+            given = torch.full((1000,), float(number))
+            assert plus(given, 1.0)[0] == number + 1
+            del given
+
+
+def test_no_more_is_kept_than_there_is_room_for(ran):
+    plus, calls = ran
+    tokens, known = torch.zeros(256), Known(limit=2048)  # 1,024 bytes each
+    with shared_results(known):
+        for number in (1.0, 2.0, 3.0, 3.0, 1.0, 2.0):
+            assert torch.equal(plus(tokens, number), tokens + number)
+    assert calls == [1.0, 2.0, 3.0, 3.0]
+    assert known.size == 2048 and len(known.results) == 2
+
+
+def test_a_model_of_shapes_alone_can_share():
+    from scclip_core.clip import FrozenCLIP
+    from scclip_core.loading import untrained
+
+    with torch.device("meta"):
+        method = SCCLIP(FrozenCLIP(untrained("ViT-B-16", device="meta")))
+        small, large = torch.empty(1, 3, 224, 224), torch.empty(1, 3, 224, 224)
+    with shared_results():
+        assert method.features(small).shape == method.features(large).shape == (1, 14, 14, 512)
