@@ -128,8 +128,8 @@ def read_evidence(
 ) -> Iterator[tuple[Name, dict[str, Tensor], Tensor]]:
     """What all rules need of images [B, 3, H, W], candidate after candidate.
 
-    Yields (name, evidence, logits [B, rows, cols, C] of the images as they are). The blocks run
-    once for each view.
+    Yields (name, evidence, logits [B, rows, cols, C] of the images as they are). What candidates
+    have in common is computed once.
     """
     views = views_of(images, model.patch_size)
     methods = {name: SCCLIP(model, config) for name, config in configs.items()}

@@ -81,8 +81,8 @@ class Collection(NamedTuple):
 def collect(model: FrozenCLIP, count: int, style: str, seed: int = 7) -> Collection:
     """A vector for every region of `count` pictures by every method.
 
-    Methods pool their patches under the region's
-    mask; the class token embeds the whole picture, or the square around the region.
+    Methods pool their patches under the region's mask; the class token embeds the whole picture, or
+    the square around the region.
     """
     readers = word_readers(model)
     vectors: dict[str, list[Tensor]] = {}
