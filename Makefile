@@ -57,7 +57,8 @@ wheel: $(STAMP)
 	$(RUN) -m build
 
 # A new environment holds only what the project needs, so that its list is the lock. The CUDA
-# libraries are left out: torch names their versions itself, and its CPU builds have none.
+# libraries are left out: torch names their versions itself, and its CPU builds have none. Run it
+# with Python 3.11.2 or so (PYTHON=...): newer packages may refuse an early release, as soupsieve 3 does.
 lock:
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(PYTHON) -m venv "$$folder" && \

@@ -6,6 +6,7 @@ sure they are, how many classes they use, whether they stay the same when the pi
 cropped. No label is read. B images, grids of rows x cols patches, C classes.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from torch import Tensor
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig, scaled_layer
 from scclip_core.pipeline import SCCLIP
-from scclip_core.sharing import Known, shared_results
+from scclip_core.sharing import MAX_BYTES, ResultCache, shared_results
 from scclip_core.similarity import patch_similarity
 from scclip_core.text import Classes, max_over_names
 
@@ -133,12 +134,15 @@ def read_evidence(
     """
     views = views_of(images, model.patch_size)
     methods = {name: SCCLIP(model, config) for name, config in configs.items()}
-    first, known = next(iter(methods.values())), Known()
+    first, cache = next(iter(methods.values())), ResultCache(math.inf)
     names, text = first.embed_classes(classes)
-    with shared_results(known):
-        gaps = near_far_gaps(first.encode(views["as is"]), model.grid_of(images))
+    with shared_results(cache):
+        layers = {view: first.encode(shown) for view, shown in views.items()}
+        gaps = near_far_gaps(layers["as is"], model.grid_of(images))
+    # The blocks' outputs are kept, however large they are; of the stages, what fits in besides.
+    cache.max_bytes = cache.size + MAX_BYTES
     for name, config in configs.items():
-        with shared_results(known):
+        with shared_results(cache):
             read = {view: methods[name].logits(shown, text) for view, shown in views.items()}
         logits = {view: max_over_names(found, names) for view, found in read.items()}
         evidence = evidence_of(logits, model.logit_scale)

@@ -18,6 +18,7 @@ from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
 from scclip_core.precision import at_least_float32
+from scclip_core.sharing import ResultCache, shared_results
 from scclip_core.similarity import adaptive_aggregate, threshold_similarity, unit_tokens
 
 
@@ -96,7 +97,8 @@ class SCCLIPByRows(SCCLIP):
             similarity = unit[:, rows] @ unit.mT  # [B, rows, N]
             return adaptive_aggregate(tokens, threshold_similarity(similarity, self.config.beta))
 
-        return self.by_rows(tokens.shape[1], some)
+        with shared_results(ResultCache(max_bytes=0)):  # rows are not to be kept
+            return self.by_rows(tokens.shape[1], some)
 
     def content_weights(self, similarity: Tensor | None) -> Tensor | None:
         """Stage 5: the unit tokens of the middle layer again, or None where it is off."""

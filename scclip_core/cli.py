@@ -162,15 +162,16 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise ValueError(f"IMAGE {path} does not exist")
+    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]
     first: dict[str, Path] = {}
     for path in found:
         twin = first.setdefault(path.stem, path)
-        if twin.resolve() != path.resolve():
+        if twin is not path:
             raise ValueError(
                 f"IMAGE {twin} and {path} would be written under one name, {path.stem}: "
                 f"rename one of them"
             )
-    return list(first.values())
+    return found
 
 
 def refuse_overwriting(pictures: Sequence[Path], folder: Path, overlay: bool) -> None:

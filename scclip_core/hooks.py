@@ -34,11 +34,6 @@ class HookedModule(nn.Module, ABC):
         """A named point of the forward pass: the tensor itself, unless a hook replaces it."""
         return tensor if self._observe is None else self._observe(name, tensor)
 
-    @property
-    def is_observed(self) -> bool:
-        """Whether hooks or a cache look on in this run."""
-        return self._observe is not None
-
     def asked(self, name: str) -> bool:
         """Whether a tensor that is computed on request alone is asked for in this run."""
         return self._ask is not None and self._ask(name)

@@ -13,79 +13,105 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-# Bytes of results that are kept, unless another limit is given.
-LIMIT = 2**30
-Given = ParamSpec("Given")
-Result = TypeVar("Result", bound=Tensor)
+# What a cache may hold unless it is told otherwise.
+MAX_BYTES = 2**30
+P = ParamSpec("P")
+T = TypeVar("T", bound=Tensor)
 
 
-class Known:
-    """Results of shareable functions, up to `limit` bytes; what comes later is not kept."""
+class ResultCache:
+    """Results of shareable functions, with their arguments.
 
-    def __init__(self, limit: int = LIMIT):
-        self.limit, self.size = limit, 0
-        # What was called with what -> the arguments, so that no other object takes their identity,
-        # and the result.
-        self.results: dict[Hashable, tuple[tuple[Any, ...], Tensor]] = {}
+    Args:
+        max_bytes: of memory that it may hold; what does not fit in is not kept.
 
-    def keep(self, key: Hashable, arguments: tuple[Any, ...], result: Tensor) -> None:
-        """Add a result, if there is room for it."""
-        if self.size + result.nbytes <= self.limit:
-            self.size += result.nbytes
+    Attributes:
+        size: bytes of memory that it holds.
+    """
+
+    def __init__(self, max_bytes: float = MAX_BYTES):
+        self.max_bytes, self.size = max_bytes, 0
+        # What was called with what -> the arguments, so that no other object takes their place in
+        # memory, and the result.
+        self.results: dict[Hashable, tuple[object, Tensor]] = {}
+        self.storages: set[int] = set()  # where the memory of their tensors begins
+
+    def keep(self, key: Hashable, arguments: object, result: Tensor) -> None:
+        """Add a result, if there is room for it and its arguments."""
+        memory = [tensor.untyped_storage() for tensor in _tensors_of((arguments, result))]
+        added = {part.data_ptr(): part.nbytes() for part in memory}
+        added = {start: size for start, size in added.items() if start not in self.storages}
+        if self.size + sum(added.values()) <= self.max_bytes:
             self.results[key] = arguments, result
+            self.storages |= added.keys()
+            self.size += sum(added.values())
 
 
-_KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
+_CURRENT: ContextVar[ResultCache | None] = ContextVar("current", default=None)
 
 
 @contextmanager
-def shared_results(known: Known | None = None) -> Iterator[None]:
-    """Within this context, no shareable function computes the same thing twice.
+def shared_results(cache: ResultCache | None = None) -> Iterator[None]:
+    """Within this context, shareable functions reuse the results that they have in common.
 
-    The same thing is the same function of the same tensors and numbers. The same tensor is the same
-    memory, not an equal tensor; nobody may change a result or a model meanwhile. It is best entered
-    anew for every batch of images, since results are kept until it ends.
+    These are calls of the same function with the same tensors and numbers. The same tensor is the
+    same memory, not an equal tensor; nobody may change an argument, a result or a model meanwhile.
+    Results are kept until the context ends, as many as the cache can hold, so it is best entered
+    for every batch of images. Nothing is shared while gradients are recorded or a graph is
+    compiled.
 
     Args:
-        known: what is shared, to go on with it in another context (default: what the context around
-            this one shares, or nothing yet).
+        cache: what holds the results, to go on with it in another context (default: that of the
+            context around this one, or a new one).
     """
-    token = _KNOWN.set(known or _KNOWN.get() or Known())
+    token = _CURRENT.set(cache or _CURRENT.get() or ResultCache())
     try:
         yield
     finally:
-        _KNOWN.reset(token)
+        _CURRENT.reset(token)
 
 
-def shareable(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function share its results (`shared_results`); elsewhere it is as it was.
+def shareable(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function share its results (`shared_results`); outside such a context it runs as usual.
 
     It must be a function of its arguments alone: tensors, lists of tensors, modules that nothing
     changes, and what can be hashed. It returns one tensor.
     """
 
     @wraps(function)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        known = _KNOWN.get()
-        if known is None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        cache = _CURRENT.get()
+        if cache is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        arguments = (*args, *sorted(kwargs.items()))
-        key = function, torch.is_grad_enabled(), identity(arguments)
-        if key in known.results:
-            return known.results[key][1]  # type: ignore[return-value]
+        key = function, key_of(args), key_of(sorted(kwargs.items()))
+        if key in cache.results:
+            return cache.results[key][1]  # type: ignore[return-value]
         result = function(*args, **kwargs)
-        known.keep(key, arguments, result)
+        # Lists are copied: whoever made them may change them.
+        arguments = [tuple(one) if isinstance(one, list) else one for one in args]
+        cache.keep(key, (*arguments, *kwargs.values()), result)
         return result
 
     return run
 
 
-def identity(value: Any) -> Hashable:
-    """What tells an argument from others: of a tensor which memory it is, and how it is read."""
+def key_of(value: Any) -> Hashable:
+    """What tells an argument from others: for a tensor, its memory and its layout."""
     if isinstance(value, Tensor) and not value.is_meta:
         version = 0 if value.is_inference() else value._version  # of changes in place
         layout = value.shape, value.stride(), value.dtype, value.device
         return value.data_ptr(), version, *layout
     if isinstance(value, list | tuple):
-        return tuple(identity(one) for one in value)
-    return id(value) if isinstance(value, Tensor | torch.nn.Module) else value
+        return tuple(key_of(one) for one in value)
+    if isinstance(value, Tensor | torch.nn.Module):
+        return id(value)
+    return type(value), value
+
+
+def _tensors_of(value: object) -> Iterator[Tensor]:
+    """The tensors in tuples of tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _tensors_of(one)

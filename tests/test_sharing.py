@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from scclip_core import SCCLIP, SCCLIPConfig, make_method
+from scclip_core import SCCLIP, SCCLIPConfig, adapt, make_method, sharing
 from scclip_core.baselines import METHODS
 from scclip_core.by_rows import SCCLIPByRows
-from scclip_core.sharing import Known, shareable, shared_results
+from scclip_core.sharing import ResultCache, shareable, shared_results
+from scclip_lab.datasets.scenes import TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.ch05_ablation import ablation_configs
@@ -59,7 +60,9 @@ def test_blocks_run_once_for_the_same_images_and_no_feature_changes(mini, images
     assert all(map(torch.equal, shared, alone))
 
 
-def test_every_method_and_configuration_gives_what_it_gives_alone(mini, images):
+@pytest.mark.parametrize("side", [224, 336])  # at 336 pixels, positions are interpolated
+def test_every_method_and_configuration_gives_what_it_gives_alone(mini, side):
+    images = stack_images(mini, [evaluation_scene(TEST, 7, i, side=side) for i in range(2)])
     methods = [make_method(name, mini) for name in METHODS]
     methods += [SCCLIPByRows(mini), *segmenters(mini, ablation_configs()).values()]
     alone = [method.features(images) for method in methods]
@@ -77,6 +80,7 @@ def test_what_a_hook_changes_stays_with_its_run(mini, images):
         assert torch.equal(method.features(images), plain)
         assert torch.equal(method.run_with_hooks(images, hooks), changed)
         assert torch.equal(method.features(images), plain)
+    assert not torch.equal(changed, plain)
 
 
 def test_a_run_with_a_hook_shares_what_comes_before_it(mini, images, monkeypatch):
@@ -90,13 +94,13 @@ def test_a_run_with_a_hook_shares_what_comes_before_it(mini, images, monkeypatch
 
 def test_results_end_with_their_context_and_can_go_on_in_another(ran):
     plus, calls = ran
-    known, tokens = Known(), torch.zeros(2)
-    with shared_results(known):
+    cache, tokens = ResultCache(), torch.zeros(2)
+    with shared_results(cache):
         first = plus(tokens, 1.0)
         with shared_results():  # within another context, results are those of the outer one
             assert plus(tokens, 1.0) is first
     assert plus(tokens, 1.0) is not first
-    with shared_results(known):
+    with shared_results(cache):
         assert plus(tokens, 1.0) is first
     with shared_results():
         assert plus(tokens, 1.0) is not first
@@ -115,8 +119,7 @@ def test_only_the_same_memory_read_in_the_same_way_is_the_same(ran):
         plus(tokens.T, 1.0)
         plus(tokens[:1], 1.0)
         plus(tokens.clone(), 1.0)
-        with torch.enable_grad():
-            plus(tokens, 1.0)
+        plus(tokens, 1)  # a whole number: the result may have another type
         tokens += 1
         assert torch.equal(plus(tokens, 1.0), tokens + 1)
     assert len(calls) == 8
@@ -131,22 +134,75 @@ def test_memory_that_was_freed_is_not_taken_for_the_same(ran):
             del given
 
 
+def test_a_list_that_is_changed_later_is_another_list():
+    @shareable
+    def total(layers):
+        return sum(layers)
+
+    layers = [torch.ones(1000), torch.ones(1000)]
+    with shared_results():
+        assert total(layers)[0] == 2
+        layers.clear()
+        for number in range(20):  # in the memory that was freed
+            layers[:] = [torch.full((1000,), float(number)) for _ in range(2)]
+            assert total(layers)[0] == 2 * number
+
+
+def test_nothing_is_shared_while_gradients_are_recorded(ran):
+    plus, calls = ran
+    tokens = torch.zeros(2, requires_grad=True)
+    with shared_results(), torch.enable_grad():
+        plus(tokens.detach(), 1.0)
+        for _ in range(2):
+            plus(tokens, 1.0).sum().backward()
+    assert len(calls) == 3 and tokens.grad.tolist() == [2, 2]
+
+
 def test_no_more_is_kept_than_there_is_room_for(ran):
     plus, calls = ran
-    tokens, known = torch.zeros(256), Known(limit=2048)  # 1,024 bytes each
-    with shared_results(known):
+    tokens, cache = torch.zeros(256), ResultCache(max_bytes=3072)  # 1,024 bytes each
+    with shared_results(cache):
         for number in (1.0, 2.0, 3.0, 3.0, 1.0, 2.0):
             assert torch.equal(plus(tokens, number), tokens + number)
     assert calls == [1.0, 2.0, 3.0, 3.0]
-    assert known.size == 2048 and len(known.results) == 2
+    assert cache.size == 3072 and len(cache.results) == 2  # the argument counts once
 
 
-def test_a_model_of_shapes_alone_can_share():
-    from scclip_core.clip import FrozenCLIP
-    from scclip_core.loading import untrained
-
-    with torch.device("meta"):
-        method = SCCLIP(FrozenCLIP(untrained("ViT-B-16", device="meta")))
-        small, large = torch.empty(1, 3, 224, 224), torch.empty(1, 3, 224, 224)
+def test_rows_of_large_matrices_are_not_kept(mini, images):
+    cache, method = ResultCache(), SCCLIPByRows(mini, rows_at_once=16)
+    with shared_results(cache):
+        alone = method.features(images)
+    kept = [result for _, result in cache.results.values()]
+    assert not [result for result in kept if result.ndim == 3 and result.shape[-1] == 196]
     with shared_results():
-        assert method.features(small).shape == method.features(large).shape == (1, 14, 14, 512)
+        SCCLIP(mini).features(images)
+        assert torch.equal(method.features(images), alone)
+
+
+def test_candidates_share_the_blocks_however_little_room_there_is(mini, images, monkeypatch):
+    monkeypatch.setattr(adapt, "MAX_BYTES", 0)
+    configs = dict(list(adapt.candidates(SCCLIPConfig()).items())[:4])
+    wanted = {name: SCCLIP(mini, config).features(images) for name, config in configs.items()}
+    counted = []
+    run = mini.blocks[0].mlp.forward
+    monkeypatch.setattr(mini.blocks[0].mlp, "forward", lambda x: counted.append(1) or run(x))
+    text = SCCLIP(mini).embed_classes(WORDS)[1]
+    for name, _, logits in adapt.read_evidence(mini, images, WORDS, configs):
+        assert torch.allclose(logits, wanted[name] @ text.T, atol=1e-5)
+        assert sharing._CURRENT.get() is None  # whoever reads them is outside the context
+    assert len(counted) == 3  # one for each view
+
+
+def test_a_context_ends_with_an_error():
+    with pytest.raises(RuntimeError), shared_results():
+        raise RuntimeError
+    assert sharing._CURRENT.get() is None
+
+
+def test_tensors_of_shapes_alone_are_told_apart(ran):
+    plus, calls = ran
+    first, second = (torch.empty(2, device="meta") for _ in range(2))
+    with shared_results():
+        assert plus(first, 1.0) is plus(first, 1.0)
+        assert plus(second, 1.0) is not plus(first, 1.0)
+    assert len(calls) == 2

@@ -99,7 +99,7 @@ def all_readers(
 
 @torch.no_grad()
 def read_all(readers: Mapping[str, Reader], images: Tensor) -> dict[str, Tensor]:
-    """Features [B, rows, cols, D] of every reader; what several need is computed once."""
+    """Features [B, rows, cols, D] of every reader; they share what they have in common."""
     with shared_results():
         return {name: reader.features(images) for name, reader in readers.items()}
 
