@@ -49,7 +49,7 @@ def test_the_ledger_has_a_row_for_each_claim_and_each_verdict_is_a_known_one():
     table = claims.ledger()
     assert len(table) == len(claims.CLAIMS) >= 55
     told = table.set_index("claim")["published"]
-    assert told["plain CLIP reaches 52.1 mIoU on VOC"] == "VOC21: 18.6 (told by a third party)"
+    assert told["plain CLIP reaches 52.1 mIoU on VOC"] == "VOC21: 18.6 (reported by a third party)"
     assert 5 <= (told != "").sum() < 10
     known = tuple(claims.COLOURS)
     assert table["verdict"].str.startswith(known).all()

@@ -138,9 +138,11 @@ def sum_gains(table: pd.DataFrame) -> pd.DataFrame:
 def interact(model: FrozenCLIP, count: int, seed: int = SEED) -> pd.DataFrame:
     """The interaction of every two of the article's five modules, on `count` test scenes.
 
-    I(a, b) = s(a and b) - s(a) - s(b) + s(none), the gain of both minus the two gains alone: above
-    zero where one makes the other worth more, below zero where they do the same work or get in
-    each other's way. Returns the columns styles, measure, first, second, value, low, high.
+    I(a, b) = s(a and b) - s(a) - s(b) + s(none), the gain of both minus the two gains alone: zero
+    where gains add up; of the sign opposite to the gains where both do the same work; otherwise
+    above zero where one makes the other worth more, below where they get in each other's way.
+
+    Returns the columns styles, measure, first, second, value, low, high.
     """
     pairs = list(combinations(CLAIMED, 2))
     chosen = [(), *((name,) for name in CLAIMED), *pairs]

@@ -127,7 +127,7 @@ MECHANISM = (
     Claim(
         "3.2",
         "similarity has a spatial view: near patches are similar",
-        "rank correlation with nearness, layer 3",
+        "rank correlation with nearness, layer 3, above 0 at all",
         "08_reasons",
         rules.lies("above", 0, what="similarity and nearness, layer 3"),
     ),
