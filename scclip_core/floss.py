@@ -35,7 +35,7 @@ def entropy_sums(probability: Tensor) -> tuple[Tensor, Tensor]:
     """
     classes = probability.shape[1]
     entropy = -torch.xlogy(probability, probability).sum(1).flatten().double()  # [B * H * W]
-    labels = probability.argmax(1).flatten()
+    labels = probability.max(1).indices.flatten()
     zeros = torch.zeros(classes, dtype=torch.float64, device=probability.device)
     return zeros.scatter_add(0, labels, entropy), labels.bincount(minlength=classes).double()
 
@@ -115,12 +115,12 @@ def expert_labels(
 
     Returns int64 [B, H, W].
     """
-    labels = probabilities(features, average, size, logit_scale).argmax(1)  # [B, H, W]
+    labels = probabilities(features, average, size, logit_scale).max(1).indices  # [B, H, W]
     best = torch.zeros(labels.shape, dtype=average.dtype, device=labels.device)
     for k, text in enumerate(experts):
         probability = probabilities(features, text, size, logit_scale)
         own = probability[:, k]
-        wins = (probability.argmax(1) == k) & (own > best)
+        wins = (probability.max(1).indices == k) & (own > best)
         labels, best = labels.masked_fill(wins, k), torch.where(wins, own, best)
     return labels
 

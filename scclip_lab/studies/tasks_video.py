@@ -99,7 +99,7 @@ def propagate(features: Tensor, first: Tensor) -> Tensor:
 
 def to_instances(masks: Tensor, side: int) -> np.ndarray:
     """Masks of patches as instances of pixels, [T, rows, cols, 1 + n] -> uint8 [T, side, side]."""
-    return upsample(masks, (side, side)).argmax(1).to(torch.uint8).numpy()
+    return upsample(masks, (side, side)).max(1).indices.to(torch.uint8).numpy()
 
 
 def region_similarity(found: np.ndarray, truth: np.ndarray) -> float:
