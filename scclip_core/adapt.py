@@ -129,6 +129,8 @@ def read_evidence(
 ) -> Iterator[tuple[Name, dict[str, Tensor], Tensor]]:
     """What all rules need of images [B, 3, H, W], candidate after candidate.
 
+    Candidates may differ in the fields of `CHANGES` alone.
+
     Yields (name, evidence, logits [B, rows, cols, C] of the images as they are). What candidates
     have in common is computed once.
     """
@@ -138,9 +140,9 @@ def read_evidence(
     names, text = first.embed_classes(classes)
     with shared_results(cache):
         layers = {view: first.encode(shown) for view, shown in views.items()}
-        gaps = near_far_gaps(layers["as is"], model.grid_of(images))
     # The blocks' outputs are kept, however large they are; of the stages, what fits in besides.
     cache.max_bytes = cache.size + MAX_BYTES
+    gaps = near_far_gaps(layers["as is"], model.grid_of(images))
     for name, config in configs.items():
         with shared_results(cache):
             read = {view: methods[name].logits(shown, text) for view, shown in views.items()}

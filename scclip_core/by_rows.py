@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.anomaly import check_points, factor_of_neighbours
-from scclip_core.attention import QUERY_AND_KEY, attention_of_rows, content_attention
+from scclip_core.attention import QUERY_AND_KEY, attention_of_rows
 from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
@@ -25,7 +25,7 @@ from scclip_core.similarity import adaptive_aggregate, threshold_similarity, uni
 class SCCLIPByRows(SCCLIP):
     """SC-CLIP with the same result up to rounding; no matrix [B, N, N] exists as a whole.
 
-    Where the attention weights of the last block are asked for, they do.
+    Where the attention weights of a block are asked for, they do.
 
     Such matrices have no names here: `run_with_cache` lacks `stage4.similarity` and its like.
 
@@ -127,7 +127,9 @@ class SCCLIPByRows(SCCLIP):
 
         Takes qkv [3, B, heads, N, d] and unit tokens [B, N, C].
         """
-        weights = content_attention(content @ content.mT, self.config.content_gain)
+        similarity = content @ content.mT  # [B, N, N]
+        mean = similarity.mean((1, 2), keepdim=True)
+        weights = attention_of_rows(similarity, self.config.content_gain, mean)
         return super().mixed_weights(qkv, weights)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:

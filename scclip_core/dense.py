@@ -135,7 +135,7 @@ class DenseCLIP(HookedModule):
 
         H and W are multiples of the patch; dtype and device are the model's. The features have
         unit length, unless `normalize` is False. Raises TypeError for anything but a tensor,
-        ValueError for other shapes, dtypes and devices.
+        ValueError for other shapes, dtypes and devices, and for what is not finite.
         """
         grid = self.model.grid_of(images)
         return self.finish(self.dense_tokens(images, grid), grid, normalize)

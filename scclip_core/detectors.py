@@ -19,6 +19,7 @@ from scclip_core.anomaly import (
 )
 from scclip_core.anomaly import squared_distances as _squared_distances
 from scclip_core.precision import at_least_float32
+from scclip_core.sharing import shareable
 from scclip_core.similarity import unit_tokens
 
 Grid = tuple[int, int]
@@ -194,6 +195,7 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
+@shareable
 def detect(name: str, tokens: Tensor, grid: Grid, k: int = 30) -> Tensor:
     """The scores of a detector by its name.
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scclip_core.precision import check_finite
 from scclip_core.text import max_over_names
 
 # Names that are brought to picture size at once; a thousand of them would not fit in memory.
@@ -25,8 +26,10 @@ def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     """The best class of every pixel, logits [B, rows, cols, C] -> int64 [B, H, W].
 
     Equal to the argmax of `upsample`, which is only computed for the classes that can win: those
-    whose logit is at least the sure minimum of the best class, at one place or another.
+    whose logit is at least the sure minimum of the best class, at one place or another. Raises
+    ValueError for logits that are not finite.
     """
+    check_finite("logits", logits)
     maps = []
     for one in torch.split(logits, 1):  # logits at image size are the largest tensors of all
         kept = possible_winners(one[0])

@@ -1,7 +1,7 @@
 """Many methods on the same images: what one of them has computed, the others need not.
 
-Methods and configurations differ in a stage or two. The blocks, and every stage before the first
-difference, are the same for all of them.
+Methods and configurations differ in a stage or two. The blocks, and most of what comes before the
+first difference, are the same for all of them.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -26,7 +26,7 @@ class ResultCache:
         max_bytes: of memory that it may hold; what does not fit in is not kept.
 
     Attributes:
-        size: bytes of memory that it holds.
+        size: bytes of its tensors' memory.
     """
 
     def __init__(self, max_bytes: float = MAX_BYTES):
@@ -57,8 +57,9 @@ def shared_results(cache: ResultCache | None = None) -> Iterator[None]:
     These are calls of the same function with the same tensors and numbers. The same tensor is the
     same memory, not an equal tensor; nobody may change an argument, a result or a model meanwhile.
     Results are kept until the context ends, as many as the cache can hold, so it is best entered
-    for every batch of images. Nothing is shared while gradients are recorded or a graph is
-    compiled.
+    for every batch of images. Nothing is shared where gradients are enabled, which `features` and
+    `segment` see to themselves, or while a graph is compiled; modes such as autocast must be the
+    same throughout.
 
     Args:
         cache: what holds the results, to go on with it in another context (default: that of the
@@ -87,9 +88,7 @@ def shareable(function: Callable[P, T]) -> Callable[P, T]:
         if key in cache.results:
             return cache.results[key][1]  # type: ignore[return-value]
         result = function(*args, **kwargs)
-        # Lists are copied: whoever made them may change them.
-        arguments = [tuple(one) if isinstance(one, list) else one for one in args]
-        cache.keep(key, (*arguments, *kwargs.values()), result)
+        cache.keep(key, _without_lists((*args, *kwargs.values())), result)
         return result
 
     return run
@@ -108,8 +107,13 @@ def key_of(value: Any) -> Hashable:
     return type(value), value
 
 
+def _without_lists(value: object) -> object:
+    """A value with tuples in place of its lists, which whoever made them may change."""
+    return tuple(map(_without_lists, value)) if isinstance(value, list | tuple) else value
+
+
 def _tensors_of(value: object) -> Iterator[Tensor]:
-    """The tensors in tuples of tuples."""
+    """The tensors in a value: itself, or in tuples of any depth."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple):

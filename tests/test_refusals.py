@@ -8,6 +8,7 @@ from torch import nn
 from scclip_core import SCCLIP, FrozenCLIP, SCCLIPConfig, load_clip, make_method
 from scclip_core.gem import GEM
 from scclip_core.last_block import NACLIP, Vanilla
+from scclip_core.segmentation import label_map
 from tests.conftest import CLASSES
 
 
@@ -184,3 +185,13 @@ def test_text_of_another_kind_is_refused(segmenter, images, kind):
 def test_a_device_that_cannot_be_used_is_refused_before_weights_are_read(device):
     with pytest.raises(ValueError, match=f"device must be one that torch can use .*'{device}'"):
         load_clip("mini", device=device)
+
+
+def test_logits_that_are_not_finite_are_refused(model):
+    logits = torch.zeros(1, 2, 2, 3)
+    logits[0, 1, 1, 2] = torch.nan
+    with pytest.raises(ValueError, match="logits must be finite, got NaN or infinity"):
+        label_map(logits, (4, 4))
+    images = torch.full((1, 3, 128, 128), 3e38)  # finite, and too large to compute with
+    with pytest.raises(ValueError, match="logits must be finite"):
+        make_method("values", model).segment(images, ["dog", "cat"])

@@ -40,6 +40,11 @@ def ran():
     return plus, calls
 
 
+def is_matrix(kept):
+    """Whether a result is [.., N, N]."""
+    return kept.ndim == 3 and kept.shape[-1] == kept.shape[-2]
+
+
 def count_calls(monkeypatch, module):
     """How often the first layer norm of every block runs, from here on."""
     counted = []
@@ -134,21 +139,53 @@ def test_memory_that_was_freed_is_not_taken_for_the_same(ran):
             del given
 
 
-def test_a_list_that_is_changed_later_is_another_list():
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda total, layers: total(layers),
+        lambda total, layers: total(layers=layers),
+        lambda total, layers: total((layers,)),
+    ],
+    ids=["by position", "by keyword", "within a tuple"],
+)
+def test_a_list_that_is_changed_later_is_another_list(call):
     @shareable
     def total(layers):
-        return sum(layers)
+        return sum(layers[0] if isinstance(layers, tuple) else layers)
 
     layers = [torch.ones(1000), torch.ones(1000)]
     with shared_results():
-        assert total(layers)[0] == 2
+        assert call(total, layers)[0] == 2
         layers.clear()
         for number in range(20):  # in the memory that was freed
             layers[:] = [torch.full((1000,), float(number)) for _ in range(2)]
-            assert total(layers)[0] == 2 * number
+            assert call(total, layers)[0] == 2 * number
 
 
-def test_nothing_is_shared_while_gradients_are_recorded(ran):
+@pytest.mark.parametrize("detector", ["lof", "landmarks", "grid"])
+def test_stages_before_the_first_difference_are_shared(mini, images, detector):
+    config, cache = SCCLIPConfig(detector=detector), ResultCache()
+    with shared_results(cache):
+        SCCLIP(mini, config).features(images)
+        before = len(cache.results)
+        SCCLIP(mini, config).features(images)
+        # the sum with the class token is not shareable, so what reads it is computed again
+        assert len(cache.results) - before == 2
+
+
+def test_a_compiled_graph_shares_nothing_and_gives_the_same():
+    @shareable
+    def double(tokens):
+        return 2 * tokens
+
+    tokens = torch.ones(3)
+    with shared_results():
+        double(tokens)
+        compiled = torch.compile(double, fullgraph=True, backend="eager")
+        assert torch.equal(compiled(tokens), 2 * tokens)
+
+
+def test_nothing_is_shared_where_gradients_are_enabled(ran):
     plus, calls = ran
     tokens = torch.zeros(2, requires_grad=True)
     with shared_results(), torch.enable_grad():
@@ -172,8 +209,9 @@ def test_rows_of_large_matrices_are_not_kept(mini, images):
     cache, method = ResultCache(), SCCLIPByRows(mini, rows_at_once=16)
     with shared_results(cache):
         alone = method.features(images)
+        method.run_with_cache(images, "blocks.11.attn.hook_pattern")
     kept = [result for _, result in cache.results.values()]
-    assert not [result for result in kept if result.ndim == 3 and result.shape[-1] == 196]
+    assert not any(map(is_matrix, kept))
     with shared_results():
         SCCLIP(mini).features(images)
         assert torch.equal(method.features(images), alone)
@@ -181,6 +219,13 @@ def test_rows_of_large_matrices_are_not_kept(mini, images):
 
 def test_candidates_share_the_blocks_however_little_room_there_is(mini, images, monkeypatch):
     monkeypatch.setattr(adapt, "MAX_BYTES", 0)
+    caches = []
+
+    def new_cache(max_bytes):
+        caches.append(ResultCache(max_bytes))
+        return caches[-1]
+
+    monkeypatch.setattr(adapt, "ResultCache", new_cache)
     configs = dict(list(adapt.candidates(SCCLIPConfig()).items())[:4])
     wanted = {name: SCCLIP(mini, config).features(images) for name, config in configs.items()}
     counted = []
@@ -191,6 +236,7 @@ def test_candidates_share_the_blocks_however_little_room_there_is(mini, images, 
         assert torch.allclose(logits, wanted[name] @ text.T, atol=1e-5)
         assert sharing._CURRENT.get() is None  # whoever reads them is outside the context
     assert len(counted) == 3  # one for each view
+    assert not [kept for cache in caches for _, kept in cache.results.values() if is_matrix(kept)]
 
 
 def test_a_context_ends_with_an_error():
