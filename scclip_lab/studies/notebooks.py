@@ -56,6 +56,7 @@ def execute(path: Path, threads: int) -> NotebookNode:
         timeout=1200,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # into how many parts printed lines come is chance
         skip_cells_with_tag=WIDGET,
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     )
