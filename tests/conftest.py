@@ -54,6 +54,12 @@ def images() -> torch.Tensor:
     return torch.randn(3, 3, 128, 128, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
 @pytest.fixture(scope="session")
 def few() -> torch.Tensor:
     """Two images of 3 x 4 patches."""

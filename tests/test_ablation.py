@@ -17,11 +17,7 @@ from scclip_lab.studies import rules_results, verdicts
 from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.shared import changed, no_module
 
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.fixture(scope="module")

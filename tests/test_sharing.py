@@ -13,13 +13,8 @@ from scclip_lab.studies.ch01_shapes import example_scene
 from scclip_lab.studies.ch05_ablation import ablation_configs
 from scclip_lab.studies.shared import no_module, segmenters
 
+pytestmark = pytest.mark.usefixtures("without_gradients")
 LAST = "blocks.10.hook_resid_post"
-
-
-@pytest.fixture(autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module")

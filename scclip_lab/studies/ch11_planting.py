@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scclip_core.clip import FrozenCLIP
+from scclip_core.clip import FrozenCLIP, add_attention
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
 from scclip_core.registers import Registers, RegistersConfig, activations, move_to_register
@@ -139,7 +139,7 @@ def plant_neuron(model: FrozenCLIP, share: float = 0.03, gain: float = 20.0) -> 
     planted = copy.deepcopy(model)
     images, block = validation_images(model), planted.blocks[NEURON_BLOCK]
     tokens = SCCLIP(model).encode(images, NEURON_BLOCK)[-1]
-    attended = tokens + block.ls_1(block.attention(block.ln_1(tokens)))
+    attended = add_attention(block, tokens)
     patches = block.ln_2(attended)[:, 1:]  # [B, N, C]
     plain = low_information(images, patches.shape[1] // 3)
     flat = patches.flatten(0, 1)
