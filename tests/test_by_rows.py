@@ -1,6 +1,5 @@
 """SC-CLIP by rows gives what SC-CLIP gives, and holds no matrix of all pairs of patches."""
 
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import torch
 
 from scclip_core import SCCLIP, SCCLIPConfig, load_clip
 from scclip_core.by_rows import SCCLIPByRows
+from scclip_lab.evaluation.memory import numbers_of
 
 CONFIGS = {
     "default": SCCLIPConfig(),
@@ -73,27 +73,13 @@ def test_a_number_of_rows_that_makes_no_sense_is_refused(mini, given):
         SCCLIPByRows(mini, rows_at_once=given)
 
 
-PEAK = """
-import sys, torch
-from scclip_core import SCCLIP, SCCLIPConfig, load_clip
-from scclip_core.by_rows import SCCLIPByRows
-from scclip_lab.evaluation.memory import peak_of
-model = load_clip("mini")
-segmenter = SCCLIPByRows(model, rows_at_once=256) if sys.argv[1] == "rows" else SCCLIP(model)
-segmenter.features(torch.randn(1, 3, 64, 64))
-images = torch.randn(1, 3, 1024, 1024)
-print(peak_of(lambda: segmenter.features(images)))
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux tells it")
 def test_a_large_picture_takes_a_fraction_of_the_memory():
-    peaks = {}
-    for way in ("rows", "whole"):
-        command = [sys.executable, "-c", PEAK, way]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[way] = float(done.stdout)
-    assert peaks["rows"] < 0.5 * peaks["whole"]
+    rows, whole = (
+        numbers_of("scclip_lab.studies.ch13_cost", "mini", 1024, "scclip", 12, at_once)[0]
+        for at_once in (256, 0)
+    )
+    assert rows < 0.5 * whole
 
 
 def test_the_configuration_is_that_of_the_model(mini):

@@ -3,7 +3,6 @@
 Times are stored by `make bench` and read by the chapter, since no two runs take the same time.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.loading import load_clip, untrained
 from scclip_core.pipeline import SCCLIP
 from scclip_core.similarity import patch_similarity
-from scclip_lab.evaluation.memory import peak_of
+from scclip_lab.evaluation.memory import numbers_of, peak_of
 from scclip_lab.evaluation.timing import compare, machine
 from scclip_lab.plots import save_table
 from scclip_lab.studies import FIGURES, METHOD_NAMES, figure
@@ -172,10 +171,8 @@ def peak_memory(name: str, sides: tuple[int, ...] = (224, 448, 1024)) -> pd.Data
     rows = []
     for side in tqdm(sides, desc=f"memory, {name}"):
         for method in METHODS:
-            module = "scclip_lab.studies.ch07_timing"
-            command = [sys.executable, "-m", module, name, str(side), method]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append((name, side, (side // 16) ** 2, method, float(done.stdout)))
+            [peak] = numbers_of("scclip_lab.studies.ch07_timing", name, side, method)
+            rows.append((name, side, (side // 16) ** 2, method, peak))
     return pd.DataFrame(rows, columns=["model", "side", "patches", "what", "MiB"])
 
 

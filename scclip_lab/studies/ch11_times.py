@@ -4,8 +4,6 @@
 process of its own: `python -m scclip_lab.studies.ch11_times NAME`.
 """
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from scclip_core.attention import self_attention_weights
 from scclip_core.clip import FrozenCLIP
 from scclip_core.detectors import DETECTORS, detect
 from scclip_core.loading import load_clip
-from scclip_lab.evaluation.memory import peak_of
+from scclip_lab.evaluation.memory import numbers_of, peak_of
 from scclip_lab.evaluation.timing import compare, machine
 
 # Patches on a side of the grid: N = 196, 784 and 4,096.
@@ -90,13 +88,9 @@ def _tokens(side: int, width: int) -> Tensor:
 def peak_memory() -> pd.DataFrame:
     """Columns what, patches, MiB: peak memory of every detector above that of its tokens."""
     rows = []
-    # Large blocks are given back at once, so that one size does not hide the next.
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "32768", "OMP_NUM_THREADS": "1"}
     for name in tqdm((*DETECTORS, ATTENTION), desc="memory"):
-        command = [sys.executable, "-m", "scclip_lab.studies.ch11_times", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-        sizes = zip(SIDES, done.stdout.split(), strict=True)
-        rows += [(name, side * side, float(value)) for side, value in sizes]
+        peaks = numbers_of("scclip_lab.studies.ch11_times", name)
+        rows += [(name, side * side, peak) for side, peak in zip(SIDES, peaks, strict=True)]
     return pd.DataFrame(rows, columns=["what", "patches", "MiB"])
 
 

@@ -4,8 +4,6 @@
 their own: `python -m scclip_lab.studies.ch13_cost NAME SIDE METHOD BLOCKS ROWS`, 0 for all blocks.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +27,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import INDICES, LAYERS, SCCLIPConfig
 from scclip_core.loading import load_clip, untrained
 from scclip_lab.datasets.scenes import VALIDATION, evaluation_scene
-from scclip_lab.evaluation.memory import peak_of
+from scclip_lab.evaluation.memory import numbers_of, peak_of
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.evaluation.shards import pack, segment_shards
 from scclip_lab.evaluation.timing import compare, machine
@@ -189,16 +187,12 @@ def measure_memory() -> pd.DataFrame:
     Columns model, blocks, patches, what, rows, MiB, seconds, predicted (MiB, by hand).
     """
     found = []
-    # Large blocks are given back at once, so that one tensor does not hide the next.
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "32768", "OMP_NUM_THREADS": "1"}
     for name, blocks, side in tqdm(LARGE, desc="memory"):
         model = load(name, blocks)
         n = (side // model.patch_size) ** 2
         for method, rows in (("vanilla", None), *(("scclip", rows) for rows in ROWS)):
-            given = [name, str(side), method, str(blocks), str(rows or 0)]
-            command = [sys.executable, "-m", "scclip_lab.studies.ch13_cost", *given]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-            peak, seconds = map(float, done.stdout.split())
+            given = (name, side, method, blocks, rows or 0)
+            peak, seconds = numbers_of("scclip_lab.studies.ch13_cost", *given)
             guess = predicted_memory(n, model.width, model.depth, model.heads, rows)[method]
             found.append((name, model.depth, n, method, rows or n, peak, seconds, guess))
     columns = ["model", "blocks", "patches", "what", "rows", "MiB", "seconds", "predicted"]
