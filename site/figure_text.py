@@ -137,8 +137,8 @@ def texts_in(catalogue: Catalogue) -> Iterator[None]:
 
 def stored_figures(shown: set[str]) -> list[str]:
     """The names of the figures that are shown and whose numbers are stored."""
-    for chapter in studies.CHAPTERS:
-        import_module(f"scclip_lab.studies.{chapter}")
+    for module in (*studies.CHAPTERS, "main_figures"):
+        import_module(f"scclip_lab.studies.{module}")
     known = (name for name in studies.DRAW_FUNCTIONS if name in shown)
     return [name for name in known if (studies.FIGURES / f"{name}.csv").is_file()]
 

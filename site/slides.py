@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import facts
-from figure_text import describe_figures
+from figure_text import describe_figures, draw_all
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from reference import ROOT
@@ -130,16 +130,21 @@ def build_slides(language: str, folder: Path) -> None:
     text = source.read_text(encoding="utf-8")
     shown = {Path(address).stem for _, address in PICTURE.findall(text)}
     told = describe_figures(shown) if language == "en" else {}
+    drawn = draw_all(facts.catalogue(language), shown) if language != "en" else {}
 
     def place(found: re.Match[str]) -> str:
         original = (source.parent / found[2]).resolve()
-        copied = page.parent / "figures" / original.name
+        ending = f".{language}.png" if original.stem in drawn else original.suffix
+        copied = page.parent / "figures" / f"{original.stem}{ending}"
         copied.parent.mkdir(exist_ok=True)
-        shutil.copy(original, copied)
+        if original.stem in drawn:
+            copied.write_bytes(drawn[original.stem])
+        else:
+            shutil.copy(original, copied)
         alt = found[1] or told.get(original.stem, "")
         if not alt:
             raise ValueError(f"the picture {original.name} must be told in words in {source.name}")
-        return f"![{alt.replace('[', '(').replace(']', ')')}](figures/{original.name})"
+        return f"![{alt.replace('[', '(').replace(']', ')')}](figures/{copied.name})"
 
     text = PICTURE.sub(place, facts.fill(text, language))
     slides, parser = parse(text), markdown()

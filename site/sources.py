@@ -50,7 +50,8 @@ FROM_REPOSITORY = {
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-FIGURE_NAME = re.compile(r"""["'](\d\d_\w+)["']""")
+# In the code of a chapter: of a figure that it draws, or of a file that it shows.
+FIGURE_NAME = re.compile(r"""["'](\d\d_\w+(?=["'])|\w+(?=\.png["']))""")
 
 
 def is_of(path: Path, language: str) -> bool:
@@ -136,18 +137,25 @@ class Sources:
             print(f"warning: a figure's text has no translation: {text}", file=sys.stderr)
 
     def figures_shown(self) -> set[str]:
-        """The names of the figures that the chapters of this language show."""
-        chapters = (path for path in self.pages.values() if path.suffix == ".ipynb")
-        sources = (path.read_text(encoding="utf-8").replace('\\"', '"') for path in chapters)
-        return {name for source in sources for name in FIGURE_NAME.findall(source)}
+        """The names of the figures that the pages of this language show."""
+        shown: set[str] = set()
+        for path in self.pages.values():
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".ipynb":
+                shown |= set(FIGURE_NAME.findall(text.replace('\\"', '"')))
+            else:
+                shown |= {Path(found[2]).stem for found in LINK.findall(text) if found[0]}
+        return shown
 
     def copy_pictures(self, text: str, target: Path) -> None:
-        """Copy the pictures of a page from where they lie in the repository."""
+        """Copy the pictures of a page from where they lie, figures in the site's language."""
         for mark, _, address, _ in LINK.findall(FENCED.sub("", text)):
             if mark and "://" not in address:
                 copied = Path(os.path.normpath(target.parent / address))
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / copied.relative_to(self.folder), copied)
+                if copied.suffix == ".png" and copied.stem in self._drawn:
+                    copied.write_bytes(self._drawn[copied.stem])
 
     def relink(self, text: str, path: Path, page: str) -> str:
         """Markdown of the file `path`, with links that lead where they should from `page`."""

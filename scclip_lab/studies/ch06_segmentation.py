@@ -11,7 +11,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.pipeline import SCCLIP
@@ -35,6 +34,7 @@ from scclip_lab.studies.drawing import (
     label_rows,
     read_labels,
 )
+from scclip_lab.studies.reading import segment_by_methods
 from scclip_lab.studies.shared import segmenters
 from scclip_lab.studies.tables import STYLE_NAMES, in_percent, in_points, row_where
 
@@ -67,8 +67,7 @@ def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
         scene = gallery_scene(number)
         truth = torch.from_numpy(scene.labels)
         maps = {"truth": (truth, [float("nan")] * len(PARTS))}
-        for name in METHODS:
-            labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+        for name, labels in segment_by_methods(model, scene, METHODS).items():
             maps[name] = (labels, parts_right(labels, truth))
         for name, (labels, shares) in maps.items():
             rows += [(number, name, *shares, *line) for line in label_rows(labels)]

@@ -16,7 +16,7 @@ from scclip_core.baselines import METHODS, make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.metrics import interval, mean_iou, paired_interval
-from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods, stack_images
+from scclip_lab.evaluation.mini import MEAN_AND_PARTS, score_methods
 from scclip_lab.evaluation.reproduction import read_published
 from scclip_lab.evaluation.timing import compare, machine
 from scclip_lab.plots import OKABE_ITO, error_bars
@@ -31,6 +31,7 @@ from scclip_lab.studies.drawing import (
     show_image,
     word_colours,
 )
+from scclip_lab.studies.reading import segment_by_methods
 from scclip_lab.studies.tables import STYLE_NAMES
 
 SCCLIP_BESIDES = "LOF repair; aggregation by layers 8 and 3; layers 3 to 9 fused"
@@ -90,9 +91,10 @@ def compare_label_maps(model: FrozenCLIP) -> pd.DataFrame:
     rows = []
     for style in STYLES:
         scene = evaluation_scene(TEST, 1, SCENE, style)
-        maps = {"truth": torch.from_numpy(scene.labels)}
-        for name in METHODS:
-            maps[name] = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+        maps = {
+            "truth": torch.from_numpy(scene.labels),
+            **segment_by_methods(model, scene, METHODS),
+        }
         for name, labels in maps.items():
             rows += [(style, name, *line) for line in label_rows(labels)]
     return pd.DataFrame(rows, columns=["styles", "what", "line", "labels"])

@@ -13,7 +13,6 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from scclip_core.baselines import make_method
 from scclip_core.clip import FrozenCLIP
 from scclip_core.files import DATA
 from scclip_core.loading import load_clip
@@ -28,9 +27,10 @@ from scclip_lab.evaluation.mini import (
     stack_images,
 )
 from scclip_lab.plots import OKABE_ITO, save_figure, set_theme
-from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.studies import METHOD_NAMES, figure
 from scclip_lab.studies.drawing import GalleryRow, draw_method_scores, draw_scene_gallery
 from scclip_lab.studies.phenomena import draw_phenomena, measure_phenomena
+from scclip_lab.studies.reading import segment_by_methods
 from scclip_lab.studies.tables import STYLE_NAMES
 
 # Random seeds of the test scenes; nothing was chosen on them.
@@ -47,14 +47,17 @@ def make_figures(folder: Path, quick: bool = False) -> None:
     torch.manual_seed(0)
     model = load_clip("mini")
     save_figure(*gallery(model, per_style=1 if quick else 4), "gallery", folder)
-    save_figure(*trace_table(model), "trace", folder)
+    scene = evaluation_scene(TEST, GALLERY_SEED, 0)
+    traced = pd.DataFrame(SCCLIP(model).trace(stack_images(model, [scene]), WORDS))
+    save_figure(draw_trace(traced), traced, "trace", folder)
     count = 8 if quick else 200
     table = evaluate_mini(model, count, EVALUATION_SEED, methods=METHODS)
     save_evaluation(table, folder)
     save_figure(draw_scores(table), table, "mini", folder)
     found = measure_phenomena(model, 4 if quick else 32, EVALUATION_SEED)
     save_figure(draw_phenomena(found), found, "phenomena", folder)
-    save_figure(*training_curve(), "training", folder)
+    curve = pd.read_json(DATA / "mini" / "curve.json")
+    save_figure(draw_training(curve), curve, "training", folder)
 
 
 def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
@@ -62,15 +65,13 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
 
     The scenes are taken by their number, not chosen, and all words are offered.
     """
-    methods = {name: make_method(name, model) for name in METHODS}
     rows, numbers = [], []
     for style in STYLES:
         for index in range(per_style):
             scene = evaluation_scene(TEST, GALLERY_SEED, index, style)
-            images, truth = stack_images(model, [scene]), torch.from_numpy(scene.labels)
+            truth = torch.from_numpy(scene.labels)
             maps, captions = {}, {}
-            for method, segmenter in methods.items():
-                labels = segmenter.segment(images, WORDS)[0]
+            for method, labels in segment_by_methods(model, scene, METHODS).items():
                 counts = count_classes(labels, truth, len(WORDS))
                 scores = {name: float(measure(counts)) for name, measure in MEASURES.items()}
                 maps[METHOD_NAMES[method]] = labels.numpy()
@@ -95,10 +96,9 @@ def gallery(model: FrozenCLIP, per_style: int) -> tuple[Figure, pd.DataFrame]:
     return drawn, pd.DataFrame(numbers, columns=columns)
 
 
-def trace_table(model: FrozenCLIP) -> tuple[Figure, pd.DataFrame]:
-    """Every tensor of one scene's forward pass: its numbers in a figure, and the table."""
-    scene = evaluation_scene(TEST, GALLERY_SEED, 0)
-    table = pd.DataFrame(SCCLIP(model).trace(stack_images(model, [scene]), WORDS))
+@figure("trace")
+def draw_trace(table: pd.DataFrame) -> Figure:
+    """How many numbers each tensor of one scene's forward pass has, by stage."""
     sizes = [math.prod(json.loads(shape)) for shape in table["shape"]]
     names = table["tensor"] + "  " + table["shape"]
     drawn, axis = plt.subplots(figsize=(11, 0.3 * len(table) + 1))
@@ -110,7 +110,7 @@ def trace_table(model: FrozenCLIP) -> tuple[Figure, pd.DataFrame]:
     axis.set(xlabel="numbers in the tensor (one image)", ylim=(len(table) - 0.4, -0.6))
     axis.tick_params(axis="y", labelsize=10)
     sns.despine(drawn)
-    return drawn, table
+    return drawn
 
 
 def draw_scores(table: pd.DataFrame) -> Figure:
@@ -124,9 +124,9 @@ def draw_scores(table: pd.DataFrame) -> Figure:
     return drawn
 
 
-def training_curve() -> tuple[Figure, pd.DataFrame]:
-    """The loss of the bundled model's training, from `data/mini/curve.json`."""
-    table = pd.read_json(DATA / "mini" / "curve.json")
+@figure("training")
+def draw_training(table: pd.DataFrame) -> Figure:
+    """The loss of the bundled model's training, by step."""
     drawn, axis = plt.subplots(figsize=(10, 4.4))
     for side, rows in table.groupby("side", sort=False):
         label = f"scenes of {side} x {side} pixels"
@@ -136,4 +136,4 @@ def training_curve() -> tuple[Figure, pd.DataFrame]:
     hours = table["hours"].sum()
     axis.set_title(f"{hours:.1f} hours on one thread of a CPU", fontsize=12, loc="left")
     sns.despine(drawn)
-    return drawn, table
+    return drawn

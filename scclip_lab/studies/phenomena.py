@@ -21,6 +21,7 @@ from scclip_core.similarity import patch_similarity
 from scclip_lab.datasets.scenes import N_OBJECTS, TEST, WORDS, evaluation_scene
 from scclip_lab.evaluation.metrics import count_classes
 from scclip_lab.evaluation.mini import MEAN_AND_PARTS, stack_images
+from scclip_lab.studies import figure
 from scclip_lab.studies.reading import label_map, patch_labels, read_layer
 
 # Pairs of patches by their labels.
@@ -121,6 +122,7 @@ def accuracy_by_layer(
             yield f"{measure}, values of the layer", layer, value
 
 
+@figure("phenomena")
 def draw_phenomena(table: pd.DataFrame) -> Figure:
     """Six panels: similarities, share kept, lengths, accuracy by layer, entropy, outliers."""
     panels = {

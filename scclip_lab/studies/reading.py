@@ -1,6 +1,6 @@
 """What several studies read: labels of patches, label maps of features, another layer's tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from scclip_core.clip import FrozenCLIP
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.pipeline import SCCLIP
+from scclip_core.sharing import shared_results
 from scclip_lab.datasets.scenes import WORDS, Scene
 from scclip_lab.evaluation.mini import parts_right, stack_images
 from scclip_lab.studies.drawing import label_rows
@@ -29,6 +30,15 @@ def label_map(segmenter: DenseCLIP, features: Tensor, side: int) -> Tensor:
     """The label map of features [1, rows, cols, D] over all words, int64 [side, side]."""
     text = segmenter.embed_classes(WORDS)[1]
     return segmentation.label_map(features.to(text.dtype) @ text.T, (side, side))[0]
+
+
+def segment_by_methods(
+    model: FrozenCLIP, scene: Scene, methods: Iterable[str]
+) -> dict[str, Tensor]:
+    """Each method's label map of one scene over all words, int64 [H, W]."""
+    images = stack_images(model, [scene])
+    with shared_results():
+        return {name: make_method(name, model).segment(images, WORDS)[0] for name in methods}
 
 
 def read_layer(
@@ -51,8 +61,7 @@ def read_scene(model: FrozenCLIP, scene: Scene, methods: Sequence[str]) -> list[
     """
     truth = torch.from_numpy(scene.labels)
     rows: list[tuple[object, ...]] = [("truth", 1.0, 1.0, *line) for line in label_rows(truth)]
-    for name in methods:
-        labels = make_method(name, model).segment(stack_images(model, [scene]), WORDS)[0]
+    for name, labels in segment_by_methods(model, scene, methods).items():
         shares = parts_right(labels, truth)
         rows += [(name, *shares, *line) for line in label_rows(labels)]
     return rows

@@ -45,6 +45,19 @@ def in_percent(row: pd.Series) -> str:
     return f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
+def side_by_side(
+    table: pd.DataFrame, index: str | list[str], columns: str | list[str]
+) -> pd.DataFrame:
+    """Values with their intervals in per cent, "27.0 [24.9, 28.2]", to be read beside each other.
+
+    `index` and `columns` name the table's columns that make the rows and columns of the new one, in
+    the table's order. Groups of styles are called as in the text.
+    """
+    texts = [in_percent(row) for _, row in table.iterrows()]
+    named = table.assign(text=texts, styles=table["styles"].replace(STYLE_NAMES))
+    return named.pivot_table("text", index, columns, aggfunc="first", sort=False)
+
+
 def fit_exponents(
     table: pd.DataFrame, value: str = "milliseconds", least: int = 196
 ) -> pd.DataFrame:
