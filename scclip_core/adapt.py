@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP
-from scclip_core.config import SCCLIPConfig, scaled_layer
+from scclip_core.config import SCCLIPConfig, is_whole, scaled_layer
 from scclip_core.pipeline import SCCLIP
 from scclip_core.sharing import MAX_BYTES, ResultCache, shared_results
 from scclip_core.similarity import patch_similarity
@@ -244,7 +244,7 @@ def adapt(
     if not isinstance(model, FrozenCLIP):
         given = type(model).__name__
         raise TypeError(f"model must be a FrozenCLIP, as load_clip returns it, got {given}")
-    model.grid_of(images)
+    grid = model.grid_of(images)
     if rule is None:
         rule = WITHOUT_WORDS if classes is None else WITH_WORDS
     if rule not in RULES:
@@ -253,9 +253,11 @@ def adapt(
         raise ValueError(
             f"classes must be given for the rule {rule!r}; {WITHOUT_WORDS!r} needs none"
         )
+    if grid == (1, 1):
+        raise ValueError("images must have two patches or more, these have one")
     if rule != WITHOUT_WORDS:
         views_of(images[:1], model.patch_size)  # refuses images that leave nothing to crop
-    if type(batch) is not int or batch < 1:
+    if not is_whole(batch) or batch < 1:
         raise ValueError(f"batch must be a whole number >= 1, got {batch!r}")
     base = SCCLIPConfig.for_depth(model.depth) if base is None else base
     if not isinstance(base, SCCLIPConfig):

@@ -110,6 +110,7 @@ def flag_anomalies(scores: Tensor, contamination: float) -> Tensor:
     """
     if not 0 < contamination <= 0.5:
         raise ValueError(f"contamination must be in (0, 0.5], got {contamination!r}")
+    scores = at_least_float32(scores)
     return scores > torch.quantile(scores, 1 - contamination, dim=1, keepdim=True)
 
 

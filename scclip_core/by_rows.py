@@ -13,9 +13,9 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.anomaly import check_points, factor_of_neighbours
-from scclip_core.attention import QUERY_AND_KEY, attention_of_rows
+from scclip_core.attention import QUERY_AND_KEY, attention_of_rows, content_attention
 from scclip_core.clip import FrozenCLIP, join_heads
-from scclip_core.config import SCCLIPConfig
+from scclip_core.config import SCCLIPConfig, is_whole
 from scclip_core.pipeline import SCCLIP
 from scclip_core.precision import at_least_float32
 from scclip_core.sharing import ResultCache, shared_results
@@ -42,7 +42,7 @@ class SCCLIPByRows(SCCLIP):
         config: SCCLIPConfig | None = None,
         rows_at_once: int = 512,
     ):
-        if type(rows_at_once) is not int or rows_at_once < 1:
+        if not is_whole(rows_at_once) or rows_at_once < 1:
             raise ValueError(f"rows_at_once must be a whole number >= 1, got {rows_at_once!r}")
         super().__init__(model, config)
         self.rows_at_once = rows_at_once
@@ -127,9 +127,7 @@ class SCCLIPByRows(SCCLIP):
 
         Takes qkv [3, B, heads, N, d] and unit tokens [B, N, C].
         """
-        similarity = content @ content.mT  # [B, N, N]
-        mean = similarity.mean((1, 2), keepdim=True)
-        weights = attention_of_rows(similarity, self.config.content_gain, mean)
+        weights = content_attention(content @ content.mT, self.config.content_gain)
         return super().mixed_weights(qkv, weights)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:

@@ -188,9 +188,9 @@ def refuse_overwriting(pictures: Sequence[Path], folder: Path, overlay: bool) ->
 
 def own_share(items: Sequence[Item]) -> list[Item]:
     """The items that this process takes: under torchrun every n-th of n processes, else all."""
-    rank, processes = (
-        int(os.environ.get(name, i)) for i, name in enumerate(("RANK", "WORLD_SIZE"))
-    )
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # a RANK alone may be left from something else
+        return list(items)
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     return list(items[rank::processes])
 
 

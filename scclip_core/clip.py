@@ -29,7 +29,8 @@ class FrozenCLIP(nn.Module):
         width, heads, depth: of the image tower.
         embed_dim: dimensions of the space that images and text share.
 
-    Raises TypeError for anything but an open_clip `CLIP`, ValueError for one without a plain ViT.
+    Raises TypeError for anything but an open_clip `CLIP`, ValueError for one without a plain ViT or
+    with weights of several dtypes.
     """
 
     def __init__(self, clip: CLIP, name: str = "custom", words: Sequence[str] = ()):
@@ -46,6 +47,12 @@ class FrozenCLIP(nn.Module):
         if visual.pool_type != "tok" or not plain:
             raise ValueError(
                 f"model must read its class token through plain attention, {name} does not"
+            )
+        kinds = sorted({str(one.dtype) for one in clip.parameters() if one.is_floating_point()})
+        if len(kinds) > 1:
+            raise ValueError(
+                f"model must have weights of one dtype, {name} has {' and '.join(kinds)}; "
+                f"load it with load_clip(name, pretrained, precision=...)"
             )
         self.clip = clip.requires_grad_(False)
         self.name = name
@@ -197,7 +204,9 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str], batch: int = 256) -> Tensor:
-        """Unit embeddings of sentences, [P, D], in float32 at least."""
+        """Unit embeddings of sentences, [P, D], in float32 at least; ValueError for none."""
+        if not prompts:
+            raise ValueError("prompts must hold at least one sentence, got none")
         parts = []
         for start in range(0, len(prompts), batch):
             tokens = self.tokenizer(prompts[start : start + batch]).to(self.device)

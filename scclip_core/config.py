@@ -74,7 +74,8 @@ class SCCLIPConfig:
         lof_neighbors: number k of neighbours of the local outlier factor, >= 1; the "grid" detector
             has its own (stage 3).
         contamination: share of the patches that is flagged as anomalous, in (0, 0.5] (stage 3).
-        beta: similarities below this threshold are set to 0, in [-1, 1] (stage 4).
+        beta: similarities below this threshold are set to 0, in [-1, 1] (stage 4);
+            below 0, weights may be negative, and a sum of them near 0 makes a token very long.
         pre_adjust_idx: layer whose similarities guide the first aggregation and the content
             attention (stage 4).
         post_adjust_idx: layer whose similarities guide the second aggregation (stage 6).

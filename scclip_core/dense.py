@@ -19,6 +19,8 @@ from scclip_core.attention import self_attention_weights
 from scclip_core.clip import FrozenCLIP, add_attention, add_mlp, join_heads, require_tensor
 from scclip_core.hooks import HookedModule
 from scclip_core.images import Picture, open_picture
+from scclip_core.notes import SHARED_NOTES
+from scclip_core.precision import at_least_float32
 from scclip_core.prediction import Prediction
 from scclip_core.segmentation import (
     best_class,
@@ -28,17 +30,6 @@ from scclip_core.segmentation import (
     upsample,
 )
 from scclip_core.text import Classes, embed_names, max_over_names, parse_classes
-
-# What each named tensor is, for `trace`; a method adds its own.
-SHARED_NOTES = {
-    "images": "normalised pictures",
-    "hook_embed": "patches, class token, positions, layer norm",
-    "stage8.projected": "layer norm and projection",
-    "stage8.features": "unit length",
-    "stage8.text": "unit text embeddings, one row for each name",
-    "stage8.logits": "cosine similarity of every patch with every class",
-    "stage8.segmentation": "logits at image size, bilinear",
-}
 
 
 class DenseCLIP(HookedModule):
@@ -166,6 +157,7 @@ class DenseCLIP(HookedModule):
         if not text.is_floating_point() or text.device != self.model.device:
             wanted, kind = f"floats on {self.model.device}", f"{text.dtype} on {text.device}"
             raise ValueError(f"text must be {wanted} like the model, got {kind}")
+        text = at_least_float32(text)
         return self.features_for(images, text).to(text.dtype) @ text.T
 
     def features_for(self, images: Tensor, text: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from scclip_core.config import check_templates
+from scclip_core.config import check_templates, is_number, is_whole
 from scclip_core.dense import DenseCLIP
 from scclip_core.segmentation import upsample
 from scclip_core.text import Classes, embed_names, parse_classes
@@ -88,7 +88,7 @@ def choose_experts(entropies: Tensor, count: int = 4) -> list[tuple[int, ...]]:
     Takes [T, K], as `template_entropies` returns it; returns K tuples of template numbers, the
     surest first. Raises ValueError unless `count` is in 1..T.
     """
-    if type(count) is not int or not 1 <= count <= len(entropies):
+    if not is_whole(count) or not 1 <= count <= len(entropies):
         most = len(entropies)
         raise ValueError(f"count must be in 1..{most}, the number of templates, got {count!r}")
     experts = []
@@ -171,6 +171,6 @@ def _names_and_scale(
     if several:
         raise ValueError(f"classes must have one name each, got {'|'.join(several[0])!r}")
     scale = method.model.logit_scale if logit_scale is None else logit_scale
-    if type(scale) not in (int, float) or not 0 < scale < float("inf"):
+    if not is_number(scale) or not 0 < scale < float("inf"):
         raise ValueError(f"logit_scale must be a finite number > 0, got {scale!r}")
     return [names[0] for names in parsed], scale

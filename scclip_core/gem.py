@@ -7,6 +7,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP, join_heads, run_block
+from scclip_core.config import is_whole
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 
@@ -20,9 +21,9 @@ class GEMConfig(BaselineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.blocks) is not int or self.blocks < 1:
+        if not is_whole(self.blocks) or self.blocks < 1:
             raise ValueError(f"blocks must be a whole number >= 1, got {self.blocks!r}")
-        if type(self.iterations) is not int or self.iterations < 0:
+        if not is_whole(self.iterations) or self.iterations < 0:
             raise ValueError(f"iterations must be a whole number >= 0, got {self.iterations!r}")
 
 

@@ -19,7 +19,11 @@ Hook = Callable[[Tensor], Tensor | None]
 
 
 class HookedModule(nn.Module, ABC):
-    """A module whose `features` pass each named tensor through `hook`."""
+    """A module whose `features` pass each named tensor through `hook`.
+
+    A run with a cache or with hooks belongs to the module: while it lasts, no other thread may use
+    the same one (another one of the same model may be used).
+    """
 
     def __init__(self) -> None:
         super().__init__()

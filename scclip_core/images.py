@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ Picture = Image.Image | str | Path | np.ndarray | Tensor
 MAX_PIXELS = 400_000_000
 # Longest side over shortest.
 MAX_ASPECT = 32
+# Held while Pillow's own limit, which is one for the whole process, is replaced.
+_PILLOW = Lock()
 
 
 def open_picture(picture: Picture) -> Image.Image:
@@ -80,12 +83,13 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 @contextmanager
 def _no_limit_of_pillow() -> Iterator[None]:
     """Pillow's own limit of pixels is replaced by `MAX_PIXELS`, which has a message of its own."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    with _PILLOW:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _from_values(picture: np.ndarray | Tensor) -> Image.Image:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scclip_core.attention import scaled_products
 from scclip_core.clip import add_mlp, join_heads
-from scclip_core.config import ARTICLE_TEMPLATE, check_position_offset, check_templates
+from scclip_core.config import ARTICLE_TEMPLATE, check_position_offset, check_templates, is_number
 from scclip_core.dense import DenseCLIP
 from scclip_core.precision import at_least_float32
 
@@ -46,7 +46,7 @@ class NACLIPConfig(BaselineConfig):
 
 def check_sigma(sigma: float) -> None:
     """Raise ValueError unless `sigma` is a number > 0."""
-    if type(sigma) not in (int, float) or not sigma > 0:
+    if not is_number(sigma) or not 0 < sigma < float("inf"):
         raise ValueError(f"sigma must be a number > 0, in patches, got {sigma!r}")
 
 

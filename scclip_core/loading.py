@@ -59,6 +59,8 @@ def load_clip(
 
     QuickGELU is chosen where the weights were trained with it: as open_clip records it for a tag;
     for a file, where the model's name ends in "-quickgelu" or the file's name contains "openai".
+    Pictures are normalised as open_clip records it for a tag; for a file, with OpenAI's mean and
+    deviation, which all tags of plain ViTs have but one (laion2b_s32b_b82k of ViT-L-14: 0.5).
 
     Raises ValueError for names, tags, files, precisions and devices that do not fit, RuntimeError
     when a download is not possible.

@@ -2,6 +2,9 @@
 
 Bai et al., "Self-Calibrated CLIP for Training-Free Open-Vocabulary Segmentation", arXiv 2411.15869.
 B images, N = rows * cols patches, L = 1 + N tokens, width C, shared dimension D.
+
+`self.hook(name, tensor)` returns the tensor; it only gives it a name by which it can be looked at
+or replaced (`hooks`).
 """
 
 from collections.abc import Sequence
@@ -17,31 +20,9 @@ from scclip_core.clip import FrozenCLIP, join_heads, project_heads
 from scclip_core.config import SCCLIPConfig
 from scclip_core.dense import DenseCLIP
 from scclip_core.detectors import detect
+from scclip_core.notes import SCCLIP_NOTES
 from scclip_core.sharing import shareable
 from scclip_core.similarity import adaptive_aggregate, patch_similarity, threshold_similarity
-
-# What each named tensor is, for `trace`; {fields} are those of the config.
-NOTES = {
-    "stage3.lof_scores": "local outlier factor of the patches of the last layer but one",
-    "stage3.scores": "scores of the detector {detector} at the last layer but one",
-    "stage3.anomalous": "scores above the quantile 1 - {contamination} of the image",
-    "stage3.repaired": "anomalies replaced by the mean of their neighbours",
-    "stage4.repaired": "layer {pre_adjust_idx}, repaired at the same positions",
-    "stage4.similarity": "cosine similarity at layer {pre_adjust_idx}",
-    "stage4.thresholded": "similarities below {beta} set to 0",
-    "stage4.aggregated": "similarity-weighted mean of the tokens",
-    "stage5.content_attention": "softmax of the centred similarity, negatives masked",
-    "stage5.attention": "the last block's attention, without residual and MLP",
-    "stage5.class_residual": "plus {res_cls} of the class token",
-    "stage6.similarity": "cosine similarity at layer {post_adjust_idx}",
-    "stage6.thresholded": "similarities below {beta} set to 0",
-    "stage6.aggregated": "similarity-weighted mean of the tokens",
-    "stage7.summed_layers": "sum of layers {multi_start_idx} to {multi_end_idx}, the end excluded",
-    "stage7.attention": "the same attention, of the auxiliary branch",
-    "stage7.class_residual": "plus {res_cls} of the branch's own class token",
-    "stage7.aggregated": "similarity-weighted mean of the auxiliary branch",
-    "stage7.fused": "main and auxiliary branch added",
-}
 
 
 class SCCLIP(DenseCLIP):
@@ -57,7 +38,7 @@ class SCCLIP(DenseCLIP):
 
     config_class = SCCLIPConfig
     config: SCCLIPConfig
-    notes = NOTES
+    notes = SCCLIP_NOTES
 
     def __init__(self, model: FrozenCLIP | CLIP, config: SCCLIPConfig | None = None):
         super().__init__(model, config)
@@ -92,10 +73,12 @@ class SCCLIP(DenseCLIP):
 
         The local outlier factor, or another detector's score, is computed on `patches`, the last
         layer but one; the same positions are repaired in the `middle` layer. Both are [B, N, C]
-        and stay so. On a grid with too few patches for `lof_neighbors`, k is one less than the
-        number of patches; a single patch is kept.
+        and stay so. On a grid with too few patches for `lof_neighbors`, k is half of the others: if
+        all of them were neighbours, an outlier would be its neighbours' farthest neighbour, and
+        they would look as isolated as it is. One or two patches are kept.
         """
-        cfg, k = self.config, min(self.config.lof_neighbors, patches.shape[1] - 1)
+        cfg, others = self.config, patches.shape[1] - 1
+        k = cfg.lof_neighbors if cfg.lof_neighbors < others else others // 2
         if not cfg.repair or k < 1:
             return patches, middle
         scores = self.anomaly_scores(patches, grid, k)  # [B, N]
@@ -124,7 +107,7 @@ class SCCLIP(DenseCLIP):
         return self.hook("stage4.similarity", patch_similarity(middle))
 
     def aggregate_by_middle(self, patches: Tensor, similarity: Tensor | None) -> Tensor:
-        """Stage 4: F' = D^-1 S F, with similarities below beta set to 0; [B, N, C], no change."""
+        """Stage 4: F' = D^-1 S F, with similarities below beta set to 0; [B, N, C] -> [B, N, C]."""
         if not self.config.first_aggregation or similarity is None:
             return patches
         thresholded = threshold_similarity(similarity, self.config.beta)
@@ -132,7 +115,7 @@ class SCCLIP(DenseCLIP):
         return self.hook("stage4.aggregated", adaptive_aggregate(patches, thresholded))
 
     def content_weights(self, similarity: Tensor | None) -> Tensor | None:
-        """Stage 5: softmax(3 (S - mean(S))), negative logits masked; [B, N, N], or None if off."""
+        """Stage 5: softmax(gain (S - mean(S))), negative logits masked; [B, N, N], None if off."""
         if not self.config.calibrated_attention or similarity is None:
             return None
         weights = content_attention(similarity, self.config.content_gain)
@@ -141,7 +124,8 @@ class SCCLIP(DenseCLIP):
     def attend(self, cls: Tensor, patches: Tensor, content: Tensor | None, stage: str) -> Tensor:
         """Stages 5 and 7: the last block's attention, without residual and MLP.
 
-        out = W_o ((A_content + A_self) / 2) V + 0.3 cls
+        out = W_o (mix A_content + (1 - mix) A_self) V + res_cls cls, with Q, K and V of the tokens
+        after the block's first layer norm; mix = 0.5 and res_cls = 0.3 by default
 
         Takes cls [B, 1, C], patches [B, N, C] and content [B, N, N], or None, where every patch
         attends to itself alone; returns [B, N, C]. Weights and values are named on request, those

@@ -8,6 +8,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from scclip_core.clip import FrozenCLIP, add_attention, add_mlp
+from scclip_core.config import is_whole
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 
@@ -39,7 +40,7 @@ class RegistersConfig(BaselineConfig):
             raise ValueError(f"neurons must be {told}, got {given!r}")
         for name, least in (("count", 1), ("highest", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if not is_whole(value) or value < least:
                 raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scclip_core.attention import scaled_products, self_attention_weights
 from scclip_core.clip import FrozenCLIP, add_mlp, join_heads
+from scclip_core.config import is_number, is_whole
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig, check_sigma, gaussian_window
 from scclip_core.precision import at_least_float32
@@ -46,17 +47,17 @@ class ResCLIPConfig(BaselineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sigma(self.sigma)
-        if type(self.first) is not int or self.first < 0:
+        if not is_whole(self.first) or self.first < 0:
             raise ValueError(f"first must be a whole number >= 0, got {self.first!r}")
-        if type(self.end) is not int or self.end <= self.first:
+        if not is_whole(self.end) or self.end <= self.first:
             raise ValueError(f"end must be a whole number > first, {self.first}, got {self.end!r}")
         for name in ("cross_mix", "feedback_mix", "threshold"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
         for name in ("cross_scale", "feedback_scale", "logit_scale"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 < value < float("inf"):
+            if not is_number(value) or not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
 
 
@@ -194,7 +195,8 @@ class ResCLIP(DenseCLIP):
         logits = at_least_float32(scaled_products(k, k))  # [B, heads, L, L]
         if feedback is not None:
             affinity = F.pad(feedback / feedback.amax((1, 2), keepdim=True), (1, 0, 1, 0))
-            logits = torch.lerp(logits, affinity[:, None], cfg.feedback_mix) * cfg.feedback_scale
+            affinity = affinity[:, None].to(logits)  # [B, 1, L, L]
+            logits = torch.lerp(logits, affinity, cfg.feedback_mix) * cfg.feedback_scale
         logits = logits + F.pad(gaussian_window(grid, cfg.sigma).to(k.device), (1, 0, 1, 0))
         weights = torch.lerp(logits.softmax(-1), cross.to(logits), cfg.cross_mix) * cfg.cross_scale
         read = self.read(f"blocks.{self.model.depth - 1}", weights.to(v.dtype), v)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scclip_core.attention import self_attention_weights
 from scclip_core.clip import FrozenCLIP, join_heads, run_block
+from scclip_core.config import is_number
 from scclip_core.dense import DenseCLIP
 from scclip_core.last_block import BaselineConfig
 from scclip_core.similarity import patch_similarity, threshold_similarity
@@ -51,11 +52,11 @@ class RFCLIPConfig(BaselineConfig):
         ):
             told = "None or a non-empty tuple of whole numbers >= 0"
             raise ValueError(f"dimensions must be {told}, got {given!r}")
-        if type(self.factor) not in (int, float) or not self.factor > 0:
+        if not is_number(self.factor) or not 0 < self.factor < float("inf"):
             raise ValueError(f"factor must be a number > 0, got {self.factor!r}")
         for name, low in (("strength", 0), ("beta", -1)):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not low <= value <= 1:
+            if not is_number(value) or not low <= value <= 1:
                 raise ValueError(f"{name} must be a number in [{low}, 1], got {value!r}")
 
 

@@ -3,6 +3,7 @@
 Large pictures are cut into overlapping windows, as the published code does.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from scclip_core.precision import check_finite
 from scclip_core.text import max_over_names
 
-# Names that are brought to picture size at once; a thousand of them would not fit in memory.
+# Classes that are brought to picture size at once, fewer where the picture is large: a thousand of
+# them would not fit in memory.
 NAMES_AT_ONCE = 16
+PIXELS_AT_ONCE = 2**26
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -135,16 +138,19 @@ def best_class(
     """The best class of every pixel at another size, and its logit: [Q, h, w] -> both [H, W].
 
     The logits of all names are resized bilinearly; then each class takes its best name. Classes
-    where `excluded`, bool [C], is True are taken by no pixel.
+    where `excluded`, bool [C], is True are taken by no pixel. Raises ValueError for logits that are
+    not finite, and for no classes.
     """
+    check_finite("logits", logits)
     best, label, first = None, None, 0
-    for start in range(0, len(classes), NAMES_AT_ONCE):
-        block = classes[start : start + NAMES_AT_ONCE]
+    step = max(1, min(NAMES_AT_ONCE, PIXELS_AT_ONCE // math.prod(size)))
+    for start in range(0, len(classes), step):
+        block = classes[start : start + step]
         count = sum(map(len, block))
         large = upsample(logits[first : first + count].movedim(0, -1)[None], size)[0]  # [Q, H, W]
         scores = max_over_names(large.movedim(0, -1), block)  # [H, W, classes of the block]
         if excluded is not None:
-            scores = scores.masked_fill(excluded[start : start + NAMES_AT_ONCE], -torch.inf)
+            scores = scores.masked_fill(excluded[start : start + step], -torch.inf)
         value, index = scores.max(-1)
         first += count
         if best is None or label is None:

@@ -57,9 +57,11 @@ def embed_names(model: FrozenCLIP, names: Sequence[str], templates: tuple[str, .
 
     The template "{}" takes names as full prompts. Embeddings are kept with the model, by name and
     templates; from 1,000 prompts on they are also kept on disk (`text_cache`). Warns of names with
-    tokens that the model was never trained on. Returns [Q, D]. Raises ValueError for a sentence
-    that is longer than the text tower reads, since it would be cut off.
+    tokens that the model was never trained on. Returns [Q, D]. Raises ValueError for no names, and
+    for a sentence that is longer than the text tower reads, since it would be cut off.
     """
+    if not names:
+        raise ValueError("names must hold at least one name, got none")
     check_templates(templates)
     cache = model.text_cache
     missing = [name for name in dict.fromkeys(names) if (name, templates) not in cache]

@@ -38,6 +38,8 @@ def refusal(config: dict[str, Any]) -> str | None:
         return "has no class token that is read: the image is the mean of its patches"
     if config.get("custom_text"):
         return "is no plain CLIP: its text tower stands apart, with weights of other names"
+    if "hf_tokenizer_name" in text:
+        return "is no plain CLIP: it has a tokenizer of Hugging Face, with other tokens"
     return None
 
 

@@ -123,6 +123,7 @@ def test_without_a_network_one_message_says_what_to_do(monkeypatch):
         ("ViTamin-B", "timm .vitamin_base_224. without plain ViT blocks over one grid"),
         ("vit_relpos_medium_patch16_cls_224", "adds relative positions"),
         ("vit_medium_patch16_gap_256", "timm .* without a class token that is read"),
+        ("ViT-L-14-worldwide", "no plain CLIP: it has a tokenizer of Hugging Face"),
         ("ViT-L-14-CLIPA", "has no class token that is read: the image is the mean of its patches"),
         ("no-class-token", "no-class-token has no class token"),
         (3, "name must be mini or an open_clip ViT, got 3"),

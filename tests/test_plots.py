@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from scclip_lab.plots import error_bars, name_colours, save_table
+from scclip_lab.plots import error_bars, name_colours, reduce_colours, save_table
 
 TABLE = pd.DataFrame(
     {
@@ -104,3 +105,17 @@ def test_true_classes_get_their_colours_first_and_seven_at_most():
     assert colours[255].tolist() == [255, 255, 255]
     assert colours[0].tolist() == colours[1].tolist() == [150, 150, 150]
     assert len(np.unique(colours[[3, *range(6, 12)]], axis=0)) == 7
+
+
+def test_colours_of_small_areas_and_white_stay_when_a_picture_is_reduced():
+    pixels = np.full((300, 400, 3), 255, np.uint8)
+    grey = np.linspace(0, 255, 300).astype(np.uint8)
+    pixels[:, :300] = np.stack([grey, grey[::-1], np.roll(grey, 90)], -1)  # a wide gradient
+    pixels[:, :300, 2] += np.arange(300, dtype=np.uint8)[:, None]
+    pixels[140:155, 340:355] = (247, 99, 149)
+    reduced = np.asarray(reduce_colours(Image.fromarray(pixels)).convert("RGB"))
+    apart = np.abs(reduced.astype(int) - pixels).max(-1)
+    assert apart[:, 300:].max() <= 24 and apart.max() <= 64
+    assert (reduced[:100, 320:] == 255).all()
+    few = Image.fromarray(pixels[::60, 320:])
+    assert np.array_equal(np.asarray(reduce_colours(few).convert("RGB")), np.asarray(few))

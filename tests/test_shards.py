@@ -92,6 +92,7 @@ def test_results_that_are_there_are_not_made_again_and_half_a_result_is_none(
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 def test_every_item_is_the_share_of_one_process(monkeypatch, processes):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     shares = []
     for rank in range(processes):
@@ -101,10 +102,36 @@ def test_every_item_is_the_share_of_one_process(monkeypatch, processes):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_one_process_takes_all(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE"):
+def test_one_process_takes_all_whatever_another_program_has_left(monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert own_share("abc") == ["a", "b", "c"]
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert own_share("abc") == ["a", "b", "c"]
+
+
+def test_a_picture_above_the_limit_of_pillow_is_left_out(segmenter, pictures, tmp_path):
+    large = io.BytesIO()
+    Image.new("1", (16_000, 16_000)).save(large, format="png")
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        member = tarfile.TarInfo("large.png")
+        member.size = large.tell()
+        large.seek(0)
+        tar.addfile(member, large)
+        tar.add(pictures[0], "small.png")
+    (tmp_path / "out").mkdir()
+    count, failed = segment_shard(segmenter, tmp_path / "some.tar", tmp_path / "out", CLASSES)
+    assert count == 1 and list(failed) == ["some.tar/large"]
+    assert "decompression bomb" in failed["some.tar/large"]
+
+
+def test_two_pictures_of_one_key_are_refused(pictures, tmp_path):
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        tar.add(pictures[0], "a/b.png")
+        tar.add(pictures[1], "a_b.png")
+    with pytest.raises(ValueError, match=r"some\.tar must name its pictures apart, a_b is twice"):
+        list(read_shard(tmp_path / "some.tar"))
 
 
 def run_two(command):
@@ -113,7 +140,9 @@ def run_two(command):
         subprocess.Popen(
             [sys.executable, "-m", *map(str, command)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2"},
+            env=os.environ
+            | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2"}
+            | {"TORCHELASTIC_RUN_ID": "none"},
             stdout=subprocess.PIPE,
             text=True,
         )

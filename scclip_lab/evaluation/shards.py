@@ -69,13 +69,22 @@ def pack(pictures: Sequence[Path], folder: Path, size: int = 1000) -> list[Path]
 
 
 def read_shard(shard: Path) -> Iterator[tuple[str, bytes]]:
-    """Keys and bytes of the pictures in a shard, in order; other files are passed over."""
+    """Keys and bytes of the pictures in a shard, in order; other files are passed over.
+
+    Raises ValueError where two pictures would have the same key.
+    """
+    keys: set[str] = set()
     with tarfile.open(shard) as tar:
         for member in tar:
             path = Path(member.name)
             opened = tar.extractfile(member) if path.suffix.lower() in SUFFIXES else None
-            if opened is not None:
-                yield str(path.with_suffix("")).replace("/", "_"), opened.read()
+            if opened is None:
+                continue
+            key = str(path.with_suffix("")).replace("/", "_")
+            if key in keys:
+                raise ValueError(f"shard {shard.name} must name its pictures apart, {key} is twice")
+            keys.add(key)
+            yield key, opened.read()
 
 
 def segment_shard(
@@ -95,7 +104,7 @@ def segment_shard(
         for key, data in read_shard(shard):
             try:
                 prediction = segmenter.predict(Image.open(io.BytesIO(data)), classes)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, Image.DecompressionBombError) as error:
                 failed[f"{shard.name}/{key}"] = str(error)
                 continue
             for path in prediction.save(folder, key):
