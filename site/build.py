@@ -16,6 +16,7 @@ from sphinx.cmd.build import main as sphinx_build
 HERE = Path(__file__).resolve().parent
 # The packages that are described, wherever others of their names may be installed.
 sys.path.insert(0, str(HERE.parent))
+from figure_text import FONT  # noqa: E402
 from slides import build_slides  # noqa: E402
 from sources import LANGUAGES, Sources, find_pages  # noqa: E402
 
@@ -61,7 +62,7 @@ def main() -> int:
                 return code
     for language in WORDS:
         build_slides(language, folder / "en")
-        save_cheat_sheet(folder / "en" / "teaching", language)
+        save_cheat_sheet(folder / "en" / "teaching", language, FONT)
     (folder / "index.html").write_text(ENTRANCE, encoding="utf-8")
     print(f"The site is built: open {folder / 'index.html'} in a browser.")
     return 0

@@ -16,7 +16,6 @@ from scclip_lab import studies
 from scclip_lab.studies import captions, captions_results, readme, tables
 from scclip_lab.studies import ch05_ablation as chapter
 from scclip_lab.studies.ch08_claims import ledger
-from scclip_lab.teaching.cheat_sheet import chinese_font
 
 MARK = re.compile(r"\{\{ (\w+)((?: [^{}\s]+)*) \}\}")
 # A fact of a language: its arguments, as words -> Markdown.
@@ -179,7 +178,10 @@ def claims(language: str, *sections: str) -> str:
     """The ledger's rows of some sections of the article: claim, verdict, what is measured."""
     judged = ledger()
     told = [not {*sections}.isdisjoint(row.split(", ")) for row in judged["section"]]
-    rows = [[row["claim"], row["verdict"], row["result"]] for _, row in judged[told].iterrows()]
+    columns = ["claim", "verdict", "result"]
+    rows = [
+        [told_in(language, row[column]) for column in columns] for _, row in judged[told].iterrows()
+    ]
     return markdown(language, ["claim", "verdict", "here"], rows)
 
 
@@ -187,17 +189,3 @@ def claims(language: str, *sections: str) -> str:
 def verdicts(language: str) -> str:
     """How many claims got which verdict."""
     return told_in(language, captions_results.ledger(ledger()))
-
-
-@fact
-def chinese_sheet(language: str) -> str:
-    """A link to the Chinese cheat sheet, where this machine has a font to make it with.
-
-    Slides and sheets of all languages lie among the English pages.
-    """
-    if not chinese_font():
-        return ""
-    address = "teaching/cheat_sheet.zh.pdf"
-    if language == "zh":
-        return f'<a href="../en/{address}">中文</a>、'
-    return f' (<a href="{address}">中文</a>)'

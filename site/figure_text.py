@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 FONT = HERE / "fonts" / "NotoSansSC-subset.otf"
 # Texts without a letter, and single letters as formulas have them, mean the same everywhere.
 NEUTRAL = re.compile(r"[^A-Za-z]*|[^A-Za-z]*[A-Za-z][^A-Za-z]*")
+# The name of a tensor with its shape.
+TENSOR = re.compile(r"[\w.]+ \[\d+(, \d+)*\]")
 
 
 @dataclass
@@ -90,10 +92,12 @@ class Catalogue:
 def is_neutral(text: str) -> bool:
     """Whether no language changes a text.
 
-    That is a number or formula, the name of a method, or one of the model's words, alone or with a
-    number behind it.
+    That is a number or formula, the name of a method, the name of a tensor with its shape, or one
+    of the model's words, alone or with a number behind it.
     """
     if NEUTRAL.fullmatch(re.sub(r"\$.*?\$", "", text)) or text in METHOD_NAMES:
+        return True
+    if TENSOR.fullmatch(text):
         return True
     return text in METHOD_NAMES.values() or re.sub(r" [\d.]+$", "", text) in WORDS
 

@@ -17,6 +17,8 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from reference import ROOT
 
+from scclip_lab.studies.translation import PAGE_MARK
+
 FOLDER = ROOT / "site" / "slides"
 # Where the slides of each language lie, in the folder of the English pages.
 PAGES = {"en": "teaching/slides.html", "zh": "teaching/slides.zh.html"}
@@ -69,7 +71,7 @@ def source_of(language: str) -> Path:
 def parse(text: str) -> list[Slide]:
     """The slides of a Markdown file. Raises ValueError for a layout or stage that is not known."""
     slides = []
-    for part in re.split(r"^---$", text, flags=re.MULTILINE):
+    for part in re.split(r"^---$", PAGE_MARK.sub("", text), flags=re.MULTILINE):
         shown, _, notes = part.strip().partition("\n???\n")
         settings = {}
         while found := SETTING.match(shown):

@@ -26,7 +26,7 @@ from reference import (
     reference_pages,
 )
 
-from scclip_lab.studies.translation import translate
+from scclip_lab.studies.translation import PAGE_MARK, translate
 
 # The address of the hosted repository, such as https://github.com/owner/name. While it is empty,
 # pages have no buttons that need one (Binder, Colab, the repository itself), and links to files
@@ -123,7 +123,8 @@ class Sources:
             if path.suffix == ".ipynb":
                 nbformat.write(self.chapter(path, name), target)
                 continue
-            text = fill(path.read_text(encoding="utf-8"), self.language)
+            text = PAGE_MARK.sub("", path.read_text(encoding="utf-8"))
+            text = fill(text, self.language)
             for mark, replacement in lists.items():
                 text = text.replace(mark, replacement)
             text = self.relink(text, path, name)

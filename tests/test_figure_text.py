@@ -35,6 +35,7 @@ ENTRIES = {
         ("share of held-\nout patches", "held-out 个图\n块的比例"),
         ("SC-CLIP", "SC-CLIP"),
         ("$x_i = y$", "$x_i = y$"),
+        ("blocks.0.attn  [1, 197, 3]", "blocks.0.attn  [1, 197, 3]"),
     ],
 )
 def test_texts_are_translated_and_numbers_words_and_names_stay(text, translated):

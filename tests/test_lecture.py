@@ -1,4 +1,4 @@
-"""Slides, lesson plans and cheat sheet: whole, true, and made from what is stored."""
+"""Slides and lesson plans: whole, true, and made from what is stored."""
 
 import csv
 import importlib.util
@@ -10,11 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from scclip_core.config import SCCLIPConfig
+from scclip_core.anomaly import local_outlier_factor
 from scclip_lab.studies import FIGURES, METHOD_NAMES, ROOT
-from scclip_lab.teaching import cheat_sheet
-from scclip_lab.teaching.cheat_sheet_text import MEASURES, STAGES, SYMBOLS, WORDS
 
 SITE = ROOT / "site"
 LECTURES = sorted((SITE / "slides").glob("lecture*.md"))
@@ -24,6 +23,8 @@ PAGES = sorted((SITE / "pages").glob("teaching*.md")) + sorted(
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Numbers with a point that may be typed: claims of the article, and its hyper-parameters.
 TYPED = {"52.1", "68.3", "64.7", "14.8", "12.6", "1.2", "0.4", "0.05", "0.5"}
+# Results that are worked out with pencil and paper: the LOF of 0, 1, 2 and 10 on a line, k = 2.
+TYPED |= {"0.875", "1.333", "4.958"}
 
 
 @pytest.fixture
@@ -42,54 +43,13 @@ def facts(monkeypatch) -> ModuleType:
     return facts
 
 
-def test_the_cheat_sheet_is_made_again_byte_by_byte(tmp_path):
-    path = cheat_sheet.save_cheat_sheet(tmp_path)
-    assert path.read_bytes() == (FIGURES / "cheat_sheet.pdf").read_bytes()
-    assert b"CreationDate" not in path.read_bytes()
-
-
-def test_every_tensor_of_the_cheat_sheet_has_that_name_and_shape_in_a_run():
-    with (FIGURES / "trace.csv").open(encoding="utf-8") as file:
-        traced = {row["tensor"]: row for row in csv.DictReader(file)}
-    sizes = {"B": 1, "3": 3, "H": 224, "W": 224, "L": 197, "N": 196, "C": 192, "D": 128, "Q": 56}
-    sizes |= {"rows": 14, "cols": 14}
-    for stage in STAGES:
-        assert (ROOT / "scclip_core" / stage.module).is_file()
-        for name, shape in stage.tensors:
-            named = [str(sizes[axis]) for axis in shape.strip("[]").split(", ")]
-            assert traced[name]["shape"] == f"[{', '.join(named)}]", name
-            assert traced[name]["stage"] == stage.number
-
-
-def test_the_cheat_sheet_reads_its_numbers_from_the_config(monkeypatch):
-    shown = cheat_sheet.defaults()
-    assert shown["beta"] == SCCLIPConfig().beta and "repair" not in shown
-    for stage in STAGES:
-        for text in (*stage.titles.values(), *stage.texts.values()):
-            assert not re.search(r"\{\w+\}", cheat_sheet.fill(text))
-    monkeypatch.setattr(cheat_sheet, "defaults", lambda: shown | {"multi_end_idx": 8})
-    assert cheat_sheet.fill("{multi_start_idx} to {last_summed}") == "3 to 7"
-
-
-@pytest.mark.parametrize("language", WORDS)
-def test_all_text_of_the_cheat_sheet_is_on_the_page(language):
-    if language == "zh" and cheat_sheet.chinese_font() is None:
-        pytest.skip("no font with Chinese characters")
-    with cheat_sheet.style(language):
-        drawn = cheat_sheet.draw_cheat_sheet(language)
-        drawn.draw_without_rendering()
-    page = drawn.bbox
-    for text in drawn.axes[0].texts:
-        box = text.get_window_extent()
-        assert page.x0 < box.x0 and box.x1 < page.x1 - 20 and page.y0 < box.y0, text.get_text()
-    cheat_sheet.plt.close(drawn)
-    assert len(SYMBOLS[language]) == 7 and len(MEASURES[language]) == 5
-
-
-def test_there_is_no_chinese_sheet_without_a_font(monkeypatch, tmp_path):
-    monkeypatch.setattr(cheat_sheet, "chinese_font", lambda: None)
-    assert cheat_sheet.save_cheat_sheet(tmp_path, "zh") is None
-    assert list(tmp_path.iterdir()) == []
+def test_the_outlier_factors_that_the_plan_of_the_week_types_are_right():
+    points = torch.tensor([[[0.0], [1.0], [2.0], [10.0]]])
+    told = ", ".join(f"{score:.3f}" for score in local_outlier_factor(points, 2)[0])
+    assert told == "0.875, 1.333, 0.875, 4.958"
+    for language in ("", ".zh"):
+        plan = (SITE / f"pages/teaching/week{language}.md").read_text(encoding="utf-8")
+        assert told in plan.replace("、", ", ")
 
 
 @pytest.mark.parametrize("path", [*LECTURES, *PAGES], ids=lambda path: path.name)
@@ -127,6 +87,15 @@ def test_captions_are_told_in_chinese_on_chinese_pages(facts):
             assert not re.search(r"[a-z]{3,} [a-z]{3,}", told), told
     with pytest.raises(ValueError, match=r"labels\.zh\.csv has no translation of 'Not there'"):
         facts.told_in("zh", "Not there")
+
+
+def test_claims_are_told_in_chinese_on_chinese_pages(facts):
+    english, chinese = (facts.fill("{{ claims 5.1 }}", language) for language in ("en", "zh"))
+    assert chinese.count("\n") == english.count("\n") and english.count("52.1") == 1
+    assert "| 原始 CLIP 在 VOC 上的 mIoU 达到 52.1 | 没有真实权重不能检验 |" in chinese
+    assert not re.search(r"[a-z]{3,} [a-z]{3,}", chinese), chinese
+    with pytest.raises(ValueError, match=r"labels\.zh\.csv has no translation of 'anomaly repair"):
+        facts.fill("{{ claims 5.2 }}", "zh")
 
 
 def test_a_slide_has_settings_text_and_notes(slides):
@@ -171,18 +140,19 @@ def test_the_plan_of_the_lecture_is_that_of_the_slides(path, slides):
 @pytest.mark.parametrize("language", ["", ".zh"])
 def test_the_plan_of_the_week_shows_every_slide_and_tells_the_time_of_its_chapters(language):
     plan = (SITE / f"pages/teaching/week{language}.md").read_text(encoding="utf-8")
-    chapters, minutes, slides = (
+    first = "chapters|章|minutes to read|阅读和运行|minutes for|练习所需|slides|幻灯片"
+    chapters, reading, exercises, slides = (
         [cell.strip() for cell in found.split("|")[1:-1]]
-        for found in re.findall(
-            r"^\| (?:chapters|章|minutes of|整章|slides|幻灯片)(.*)$", plan, re.MULTILINE
-        )
+        for found in re.findall(rf"^\| (?:{first})(.*)$", plan, re.MULTILINE)
     )
-    for cell, told in zip(chapters, minutes, strict=True):
+    time = r"\*\*Time:\*\* about (\d+) minutes to read and run[^.]*, and (\d+) for the exercises"
+    for cell, *told in zip(chapters, reading, exercises, strict=True):
         times = []
         for stem in re.findall(r"/notebooks/(\w+)", cell):
             text = (ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8")
-            times.append(int(re.search(r"\*\*Time:\*\* about (\d+) minutes", text)[1]))
-        assert sum(times) == int(told), cell
+            times.append([int(minutes) for minutes in re.search(time, text).groups()])
+        sums = [sum(minutes) for minutes in zip(*times, strict=True)]
+        assert sums == [int(minutes) for minutes in told], cell
     # Slides that a session names, against those that the table gives to it.
     sessions = re.split(r"^## ", plan, flags=re.MULTILINE)[1:]
     for session, given in zip(sessions, slides, strict=True):
@@ -202,8 +172,10 @@ def pages(tmp_path_factory) -> Path:
         patch.syspath_prepend(str(SITE))
         import slides
 
+        slides.facts.catalogue.cache_clear()
         for language in slides.PAGES:
             slides.build_slides(language, folder)
+        assert slides.facts.catalogue("zh").missing == set()
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     mathjax = Path(spec.origin).parent / "static" / "mathjax"
     shutil.copytree(mathjax, folder / "_static" / "mathjax")
@@ -222,6 +194,15 @@ def test_the_page_of_the_slides_is_whole_and_loads_nothing_from_elsewhere(path, 
     assert not re.search(r"url\(|@import", text)
     assert '<img alt=""' not in text and text.count("<img") == text.count(' alt="')
     assert text.count("<section") == text.count('<aside class="notes"><p>')
+
+
+def test_the_chinese_slides_show_figures_that_are_drawn_in_chinese(pages, slides):
+    for language, name in slides.PAGES.items():
+        page = (pages / name).read_text(encoding="utf-8")
+        shown = re.findall(r'<img src="figures/([^"]+)"', page)
+        assert shown and all(name.endswith(".zh.png") == (language == "zh") for name in shown)
+    for path in (pages / "teaching" / "figures").glob("*.zh.png"):
+        assert path.read_bytes() != (FIGURES / f"{path.stem[:-3]}.png").read_bytes(), path.name
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -1,15 +1,27 @@
-"""Translations: paired cell by cell with the chapters, and never older than their originals."""
+"""Translations: paired with chapters (by cell) and pages, and never older than their originals."""
 
 import nbformat
 import pytest
 
-from scclip_lab.studies import notebooks
-from scclip_lab.studies.translation import read_parts, stale_parts, translate, version_of
+from scclip_lab.studies import ROOT, notebooks
+from scclip_lab.studies.translation import (
+    PAGE_MARK,
+    read_parts,
+    stale_parts,
+    translate,
+    version_of,
+    version_of_page,
+)
 
 PAIRS = [
     (path, path.with_suffix(".zh.md"))
     for path in notebooks.chapters()
     if path.with_suffix(".zh.md").is_file()
+]
+PAGES = [
+    path
+    for where in ("*.zh.md", "data/**/*.zh.md", "site/**/*.zh.md")
+    for path in sorted(ROOT.glob(where))
 ]
 
 
@@ -64,3 +76,22 @@ def test_a_file_that_cannot_be_paired_is_refused(chapter, text, told):
 @pytest.mark.parametrize(("chapter_", "path"), PAIRS, ids=[path.name for _, path in PAIRS])
 def test_no_translation_is_older_than_its_chapter(chapter_, path):
     assert stale_parts(chapter_, path) == []
+
+
+def test_the_version_of_a_page_does_not_change_with_the_numbers_of_its_tables(tmp_path):
+    path = tmp_path / "README.md"
+
+    def version(number, text="text"):
+        table = f"<!-- table mini -->\n| {number} |\n<!-- end -->"
+        path.write_text(f"# A\n{table}\n{text}\n", encoding="utf-8")
+        return version_of_page(path)
+
+    assert version(1) == version(2) != version(1, "other text")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_page_is_older_than_its_original(path):
+    original = path.with_name(path.name.replace(".zh.md", ".md"))
+    found = PAGE_MARK.match(path.read_text(encoding="utf-8"))
+    now = version_of_page(original)
+    assert found and found[1] == now, f"its first line must be <!-- of {now} --> once it is revised"

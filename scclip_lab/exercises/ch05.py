@@ -44,8 +44,8 @@ def paired_bootstrap(attempt: Attempt) -> None:
         " for both methods, so that hard scenes are hard for both"
     )
     assert abs(width / apart - 1) < 0.25, (
-        f"the interval should be {apart:.4f} wide, give or take a tenth, it is {width:.4f}: as many"
-        " scenes as there are, drawn with replacement, and the quantiles 0.025 and 0.975"
+        f"the interval should be {apart:.4f} wide, give or take a quarter, it is {width:.4f}: as"
+        " many scenes as there are, drawn with replacement, and the quantiles 0.025 and 0.975"
     )
     same = attempt(a, a, 100, np.random.default_rng(0))
     assert np.allclose(same, 0), "a method against itself differs by nothing, in every draw"

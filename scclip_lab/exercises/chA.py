@@ -126,10 +126,14 @@ def half_and_half(attempt: Attempt) -> None:
 def iou_of_two_rows(attempt: Attempt) -> None:
     """attempt(prediction [H, W], truth [H, W], classes) -> a number."""
     truth = torch.tensor([[0, 0, 1, 1], [0, 0, 255, 1]])
-    prediction = torch.tensor([[0, 0, 0, 1], [0, 0, 2, 1]])
+    prediction = torch.tensor([[0, 0, 0, 1], [0, 3, 1, 1]])
     given = float(attempt(prediction, truth, 5))
-    wanted = (4 / 5 + 2 / 3) / 2
+    scores = (3 / 5, 2 / 3)
+    wanted = sum(scores) / 2
+    assert not math.isclose(given, sum(scores) / 3, rel_tol=1e-5), (
+        "class 3 is predicted and never true: it is left out of the mean, and does not count as 0"
+    )
     assert math.isclose(given, wanted, rel_tol=1e-5), (
-        "class 0 has 4 of 5, class 1 has 2 of 3, the others occur nowhere where truth is not 255:"
-        f" {wanted:.4f}, got {given:.4f}"
+        "class 0 has 3 of 5, class 1 has 2 of 3, the others are true nowhere and left out, and the"
+        f" pixel whose truth is 255 counts nowhere: {wanted:.4f}, got {given:.4f}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Markdown
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
@@ -18,29 +19,55 @@ from scclip_lab.studies.claims_beyond import BEYOND
 from scclip_lab.studies.claims_mechanism import MECHANISM
 from scclip_lab.studies.claims_results import RESULTS
 
-CLAIMS = (*MECHANISM, *RESULTS, *BEYOND)
+# The parts of the article, by the first character of a section.
+PARTS = {
+    "o": "overview",
+    "2": "2: the eight stages",
+    "3": "3: anomalies, attention",
+    "4": "4: parameters",
+    "5": "5: quality and cost",
+    "6": "6: potential, directions",
+}
+# In the order of the article's parts; the number of a claim is its place, from 1 on.
+CLAIMS = tuple(
+    claim for part in PARTS for claim in (*MECHANISM, *RESULTS, *BEYOND) if claim.section[0] == part
+)
 
 
-def ledger(sources: str = "*") -> pd.DataFrame:
-    """A row for each claim: verdict, claim, result, published, tested by, section, numbers.
+def list_claims() -> Markdown:
+    """All claims of the article, numbered as in the ledger, part by part."""
+    lines: list[str] = []
+    for part, title in PARTS.items():
+        lines += ["", f"**{title}**", ""]
+        lines += [
+            f"{number}. {claim.text}"
+            for number, claim in enumerate(CLAIMS, 1)
+            if claim.section[0] == part
+        ]
+    return Markdown("\n".join(lines[1:]))
 
-    `sources` chooses the claims by the stored table that they read, such as "03_*". The column
-    `published` has what is told elsewhere of the same number, and who tells it.
+
+def ledger(sources: str = "*", *sections: str) -> pd.DataFrame:
+    """A row for each claim: verdict, no., claim, result, published, tested by, section, numbers.
+
+    `sources` chooses the claims by the stored table that they read, such as "03_*"; those of the
+    article's `sections`, such as "3.2", are added. The column `published` has what is told
+    elsewhere of the same number, and who tells it.
     """
     rows = []
-    for claim in CLAIMS:
-        if fnmatchcase(claim.source, sources):
+    for number, claim in enumerate(CLAIMS, 1):
+        if fnmatchcase(claim.source, sources) or claim.section in sections:
             result, verdict = claim.judge(load_table(claim.source))
             source = f"figures/{claim.source}.csv"
             told = (claim.published(), claim.test, claim.section, source)
-            rows.append((verdict, claim.text, result, *told))
-    columns = ["verdict", "claim", "result", "published", "tested by", "section", "numbers"]
+            rows.append((verdict, number, claim.text, result, *told))
+    columns = ["verdict", "no.", "claim", "result", "published", "tested by", "section", "numbers"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def show_claims(sources: str = "*") -> Styler:
+def show_claims(sources: str = "*", *sections: str) -> Styler:
     """The ledger as a chapter shows it; `published` is left out where it is empty."""
-    table = ledger(sources).drop(columns="numbers")
+    table = ledger(sources, *sections).drop(columns="numbers")
     if not table["published"].any():
         table = table.drop(columns="published")
     look: dict[str, Any] = {"text-align": "left"}
@@ -65,17 +92,6 @@ def verdict_style(verdict: object) -> str:
     """The style of a verdict's cell: its colour at the left edge."""
     (colour,) = [colour for name, colour in COLOURS.items() if str(verdict).startswith(name)]
     return f"border-left: 8px solid {colour}; font-weight: bold"
-
-
-# The parts of the article, by the first character of a section.
-PARTS = {
-    "o": "overview",
-    "2": "2: the eight stages",
-    "3": "3: anomalies, attention",
-    "4": "4: parameters",
-    "5": "5: quality and cost",
-    "6": "6: potential, directions",
-}
 
 
 @figure("08_ledger")

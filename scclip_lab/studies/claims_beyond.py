@@ -7,7 +7,7 @@ from scclip_lab.studies.rules_results import not_measured
 BEYOND = (
     Claim(
         "6",
-        "future direction: similar ideas serve other vision tasks",
+        "future direction: similar ideas serve other vision tasks (better than the values do)",
         "SC-CLIP minus the values in five tasks, paired, both groups of styles",
         "10_verdicts",
         rules.carries_over,
@@ -31,7 +31,7 @@ BEYOND = (
         "6",
         "future direction: the method extends to larger pretrained models",
         "needs their weights; layers, shapes, memory and time are looked at with random ones",
-        "evaluate_mini",
+        "13_models",
         not_measured,
     ),
 )

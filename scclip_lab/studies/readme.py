@@ -18,6 +18,13 @@ FILES = ("README.md", "README.zh.md", "data/mini/README.md", "data/mini/README.z
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 TIMED_MODELS = {"mini": "mini (bundled)", "ViT-B-16": "ViT-B/16 (random weights)"}
 CHINESE = {
+    "vanilla CLIP": "原始 CLIP",
+    "values (last block)": "值（最后一个块）",
+    "test-time registers": "测试时寄存器",
+    "SC-CLIP (published)": "SC-CLIP（已发表的）",
+    "mini (bundled)": "mini（自带）",
+    "ViT-B/16 (random weights)": "ViT-B/16（随机权重）",
+    "to": "至",
     "method": "方法",
     "mIoU": "mIoU",
     "objects right": "物体正确率",
@@ -29,8 +36,8 @@ CHINESE = {
     "fine-tuned on": "微调数据",
     "linear head": "线性头",
     "whole image tower": "整个图像塔",
-    "labelled scenes": "个标注场景",
-    "time against open_clip's own image forward pass": "相对 open_clip 原图像前向的时间",
+    "labelled scenes": "个带标签的场景",
+    "time against open_clip's own image forward pass": "与 open_clip 自己的图像前向传播的用时之比",
     "batch": "批大小",
     "ratio (quartiles)": "比值（四分位）",
     "point": "要点",
@@ -113,7 +120,7 @@ def mini(words: Words) -> str:
             for style in ("training", "held-out")
             for measure in MEASURES
         ]
-        rows.append([METHOD_NAMES[name], *cells])
+        rows.append([words(METHOD_NAMES[name]), *cells])
     return markdown(header, rows)
 
 
@@ -126,7 +133,7 @@ def by_objects(words: Words) -> str:
     rows = []
     for name in ("values", "scclip", "scclip-published"):
         cells = [in_percent(row_where(table, method=name, objects=n)) for n in counts]
-        rows.append([METHOD_NAMES[name], *cells])
+        rows.append([words(METHOD_NAMES[name]), *cells])
     title = f"{words('objects right')} (%), {words('objects in the scene')}:"
     return markdown([title, *counts], rows)
 
@@ -160,9 +167,9 @@ def times(words: Words) -> str:
     ]
     rows = [
         [
-            f"{row['what']}, {TIMED_MODELS[row['model']]}",
+            f"{row['what']}, {words(TIMED_MODELS[row['model']])}",
             str(row["batch"]),
-            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
+            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} {words('to')} {row['ratio_high']:.2f})",
         ]
         for _, row in table[table["what"] != "vanilla"].iterrows()
     ]
@@ -178,7 +185,7 @@ def against_values(words: Words) -> str:
             in_percent(row_where(table, method=name, styles=style))
             for style in ("training", "held-out")
         ]
-        rows.append([METHOD_NAMES[name], *cells])
+        rows.append([words(METHOD_NAMES[name]), *cells])
     header = [words("mIoU minus that of the values (points)")]
     return markdown([*header, words("training styles"), words("style never seen")], rows)
 

@@ -88,9 +88,12 @@ def flags(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
         )
         labels = patch_labels(scene)
         shares = np.bincount(labels.ravel(), minlength=len(WORDS)) / labels.size
+        lowest = tiles.min(-1)  # the words of objects have the first numbers
+        highest = np.where(tiles < N_OBJECTS, tiles.astype(int), -1).max(-1)
         places = {
             "border": border,
-            "outline": tiles.min(-1) != tiles.max(-1),
+            "outline": lowest != tiles.max(-1),
+            "two objects": lowest < highest,
             "rare label": shares[labels] < RARE,
         }
         for name, place in places.items():
@@ -120,7 +123,10 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def two_views(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
-    """How similarities of layers 3 and 8 go with nearness, with colour, and with the labels."""
+    """How similarities of layers 3 and 8 go with nearness, colour, contrast, and the labels.
+
+    Colour is the mean of a patch, contrast the standard deviation of its grey values.
+    """
     row, col = np.indices((GRID, GRID)).reshape(2, -1)
     near = -np.hypot(row[:, None] - row, col[:, None] - col)
     pairs = np.triu_indices(GRID * GRID, 1)
@@ -129,19 +135,25 @@ def two_views(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
     for scene in scenes:
         labels = patch_labels(scene).ravel()
         same = (labels[:, None] == labels)[pairs]
-        tiles = scene.image.reshape(GRID, PATCH, GRID, PATCH, 3).mean((1, 3)).reshape(-1, 3)
-        colour = -np.linalg.norm(tiles[:, None] - tiles, axis=-1)[pairs]
+        tiles = scene.image.reshape(GRID, PATCH, GRID, PATCH, 3)
+        colours = tiles.mean((1, 3)).reshape(-1, 3)  # [N, 3]
+        contrasts = tiles.mean(-1).std((1, 3)).reshape(-1)  # [N]
+        alike = {
+            "nearness": near[pairs],
+            "colour": -np.linalg.norm(colours[:, None] - colours, axis=-1)[pairs],
+            "contrast": -np.abs(contrasts[:, None] - contrasts)[pairs],
+        }
         images = stack_images(model, [scene])
         _, cache = SCCLIP(model).run_with_cache(images, list(names.values()))
         scores = {}
         for layer, name in names.items():
             similarity = patch_similarity(cache[name][:, 1:])[0].numpy()[pairs]
-            scores["nearness", layer] = rank_correlation(similarity, near[pairs])
-            scores["colour", layer] = rank_correlation(similarity, colour)
+            for kind, values in alike.items():
+                scores[kind, layer] = rank_correlation(similarity, values)
             scores["label", layer] = roc_auc_score(same, similarity)
         for (kind, layer), value in scores.items():
             found.setdefault(f"similarity and {kind}, layer {layer}", []).append(float(value))
-        for kind in ("colour", "label"):
+        for kind in (*alike, "label"):
             difference = float(scores[kind, 8] - scores[kind, 3])
             found.setdefault(f"similarity and {kind}, layer 8 minus 3", []).append(difference)
     for what, values in found.items():
@@ -161,10 +173,13 @@ def symmetric_aggregate(tokens: Tensor, similarity: Tensor) -> Tensor:
 
 
 def normalisations(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
-    """The first aggregation as a graph operation, and with the normalisation that GCN has."""
+    """The first aggregation as a graph operation, and with the normalisation that GCN has.
+
+    And how much more alike it makes patches of one label.
+    """
     segmenter = make_method("scclip", model, **dict.fromkeys(SWITCHES, False))
     names = ["blocks.8.hook_resid_post", "blocks.10.hook_resid_post"]
-    apart = 0.0
+    apart, closer = 0.0, list[float]()
     counted: dict[str, list[np.ndarray]] = {"rows": [], "symmetric": []}
     for scene in scenes:
         images = stack_images(model, [scene])
@@ -175,12 +190,17 @@ def normalisations(model: FrozenCLIP, scenes: list[Scene]) -> Iterator[Row]:
             by_core = adaptive_aggregate(last[:, 1:], graph)
             degree = torch.diag_embed(1 / graph.sum(-1))
             apart = max(apart, float((degree @ graph @ last[:, 1:] - by_core).abs().max()))
+            labels = torch.from_numpy(patch_labels(scene)).flatten()
+            same = (labels[:, None] == labels).triu(1)  # [N, N]
+            before, after = (patch_similarity(tokens)[0][same] for tokens in (last[:, 1:], by_core))
+            closer.append(float((after - before).mean()))
             ways = {"rows": by_core, "symmetric": symmetric_aggregate(last[:, 1:], graph)}
             for way, patches in ways.items():
                 tokens = torch.cat([last[:, :1], patches], 1)
                 features = read_layer(segmenter, images, tokens)
                 counted[way].append(count_labels(segmenter, features, scene))
     yield exactly("aggregation and graph operation, largest difference", apart)
+    yield sampled("cosine of two patches of one label, aggregated minus not", closer)
     symmetric, rows = np.stack(counted["symmetric"]), np.stack(counted["rows"])
     change = paired_interval(symmetric, rows, mean_iou)
     yield "mIoU, symmetric normalisation minus that of rows", *change

@@ -31,12 +31,12 @@ def cheaper_detector(table: pd.DataFrame) -> Finding:
         parts = ("finds as well", "not worse", "faster")
         each = [f"{part}: {int((table[part] == 'yes').sum())}" for part in parts]
         return f"none of {len(table)} detectors is all three ({', '.join(each)})", FAILS
-    last = [column for column in table.columns if column.startswith("time, N")][-1]
-    each = [
-        f"{row['detector']}, mean ROC AUC {row['ROC AUC']:.2f}, {row[last]:.2f} of LOF's time at"
-        f" {last.removeprefix('time, ')}"
-        for _, row in found.iterrows()
-    ]
+    times = [column for column in table.columns if column.startswith("time, N")]
+    ends = {column.removeprefix("time, "): column for column in (times[0], times[-1])}
+    each = []
+    for _, row in found.iterrows():
+        shares = ", ".join(f"{row[column]:.2f} at {size}" for size, column in ends.items())
+        each.append(f"{row['detector']}, mean ROC AUC {row['ROC AUC']:.2f}, of LOF's time {shares}")
     return "; ".join(each), HOLDS
 
 

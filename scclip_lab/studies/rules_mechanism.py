@@ -6,7 +6,7 @@ functions that take something else return a rule.
 
 import pandas as pd
 
-from scclip_lab.studies.tables import in_percent, row_where
+from scclip_lab.studies.tables import change_in_points, in_percent, row_where
 from scclip_lab.studies.verdicts import (
     FAILS,
     HOLDS,
@@ -38,6 +38,32 @@ def lies(direction: str, bound: float, **where: object) -> Rule:
         apart = row[["value", "low", "high"]] - bound
         text = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         return text, by_sign(apart if direction == "above" else negated(apart))
+
+    return judge
+
+
+def gains(what: str) -> Rule:
+    """A difference lies above zero with its whole interval; told in points."""
+
+    def judge(table: pd.DataFrame) -> Finding:
+        row = row_where(table, what=what)
+        return f"{change_in_points(row)} points", by_sign(row)
+
+    return judge
+
+
+def found_when_planted(source: str) -> Rule:
+    """Chapter 2: planted anomalies have larger LOF than other patches; ROC AUC above 0.5.
+
+    Beside it stands the share of the flags that are right, and that of the patches themselves.
+    """
+
+    def judge(table: pd.DataFrame) -> Finding:
+        part = table[(table["detector"] == "local outlier factor") & (table["source"] == source)]
+        row, flags = (row_where(part, measure=name) for name in ("ROC AUC", "precision"))
+        text = f"ROC AUC {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        chance = f"{flags['value']:.2f} of the flags are right, by chance {10 / 196:.2f}"
+        return f"{text}; {chance}", by_sign(row[["value", "low", "high"]] - 0.5)
 
     return judge
 
@@ -95,7 +121,8 @@ def content_against_qk(measure: str, more: bool) -> Rule:
         part = table[table["measure"] == measure].groupby("kind", as_index=False)
         means = part[["value", "low", "high"]].mean()
         content, own = row_where(means, kind="content"), row_where(means, kind="qk")
-        text = f"content {content['value']:.2f}, qk {own['value']:.2f}"
+        mixed = row_where(means, kind="mix")["value"]
+        text = f"content {content['value']:.2f}, qk {own['value']:.2f}, their mix {mixed:.2f}"
         return by_intervals(*((content, own) if more else (own, content)), text)
 
     return judge
@@ -127,15 +154,22 @@ def flagged_more_often(where: str) -> Rule:
 
     def judge(table: pd.DataFrame) -> Finding:
         row = row_where(table, what=f"more flags than patches: {where}")
-        return f"{in_percent(row)} points", by_sign(row)
+        return f"{change_in_points(row)} points", by_sign(row)
 
     return judge
+
+
+def no_lighting(table: pd.DataFrame) -> Finding:
+    """A source of anomalies that the test scenes do not have."""
+    return "not measured: the scenes are drawn without lighting", UNDECIDED
 
 
 def one_number_of_flags(table: pd.DataFrame) -> Finding:
     """Chapter 8: the number of flagged patches differs from scene to scene."""
     numbers = row_where(table, what="numbers of flagged patches that occur")["value"]
-    text = f"{numbers:.0f} number of flags over {table['scenes'].iloc[0]} scenes"
+    scenes = table["scenes"].iloc[0]
+    text = f"{numbers:.0f} numbers of flags over {scenes} scenes"
+    text = f"the same number of flags in all {scenes} scenes" if numbers == 1 else text
     return text, HOLDS if numbers > 1 else FAILS
 
 
@@ -144,8 +178,8 @@ def graph_operation(table: pd.DataFrame) -> Finding:
     apart = row_where(table, what="aggregation and graph operation, largest difference")["value"]
     change = row_where(table, what="mIoU, symmetric normalisation minus that of rows")
     text = (
-        f"largest difference {apart:.0e}; with GCN's normalisation {in_percent(change)} points of"
-        " mIoU"
+        f"largest difference {apart:.0e}; GCN's normalisation changes mIoU by"
+        f" {change_in_points(change)} points"
     )
     return text, HOLDS if apart < 1e-3 else FAILS
 

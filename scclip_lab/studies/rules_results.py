@@ -69,7 +69,8 @@ def overlapping_gains(table: pd.DataFrame) -> Finding:
         total = row_where(part, ablation="total")
         left = row_where(part, ablation="total minus left out")
         texts.append(
-            f"{name}: the total is {in_percent(total)}, minus left-out gains {in_percent(left)}"
+            f"{name}: the total is {in_percent(total)}; the total minus the gains of leaving out is"
+            f" {in_percent(left)}"
         )
         verdicts.append(by_sign(left) if total["low"] > 0 else UNDECIDED)
     return "; ".join(texts), agreed(verdicts)
@@ -82,9 +83,10 @@ def best_in_sweep(name: str) -> Rule:
         row = row_where(table, parameter=name)
         if row["setting"] == row["claimed"]:
             return f"best of the sweep: {row['claimed']:g}", HOLDS
+        gain, low, high = (f"{100 * row[end]:+.2f}" for end in ("value", "low", "high"))
         text = (
             f"the sweep prefers {name} = {row['setting']:g} to {row['claimed']:g}:"
-            f" {in_percent(row)} points on test scenes"
+            f" {gain} [{low}, {high}] points on test scenes"
         )
         return text, by_sign(negated(row))
 
@@ -183,6 +185,12 @@ def nothing_is_trained(table: pd.DataFrame) -> Finding:
     trained = row_where(table, what="parameters that require a gradient")["value"]
     text = f"{changed:.0f} changed, {trained:.0f} require a gradient"
     return text, HOLDS if changed == trained == 0 else FAILS
+
+
+def more_alike(table: pd.DataFrame) -> Finding:
+    """Chapter 8: one step of aggregation raises the cosine of two patches of one label."""
+    row = row_where(table, what="cosine of two patches of one label, aggregated minus not")
+    return f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] of cosine", by_sign(row)
 
 
 def first_step(table: pd.DataFrame) -> Finding:

@@ -1,11 +1,13 @@
-"""Chapters in other languages: paired text, shared code and outputs.
+"""Chapters and pages in other languages: paired text, shared code and outputs.
 
 The text of `01_shapes.ipynb` in Chinese is `01_shapes.zh.md` beside it: one part for each Markdown
 cell, in order, under a line that names the cell and the version of the original it was made from:
 
     <!-- cell c01-02 3f9a1c2b -->
 
-A part is stale where its original has changed since (`stale_parts`); a test forbids that.
+A part is stale where its original has changed since (`stale_parts`); a test forbids that. A page,
+such as `README.zh.md` beside `README.md`, is translated as a whole, and its first line has the
+version of the original: <!-- of 3f9a1c2b -->.
 """
 
 import copy
@@ -16,12 +18,20 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from scclip_lab.studies.readme import MARKED
+
 MARK = re.compile(r"^<!-- cell (\S+) ([0-9a-f]{8}) -->\n", re.MULTILINE)
+PAGE_MARK = re.compile(r"\A<!-- of ([0-9a-f]{8}) -->\n")
 
 
 def version_of(text: str) -> str:
     """Eight hexadecimal digits that change with the text."""
     return hashlib.sha256(text.strip().encode()).hexdigest()[:8]
+
+
+def version_of_page(path: Path) -> str:
+    """The version of a Markdown file, which does not change with the numbers of its made tables."""
+    return version_of(MARKED.sub(r"\1\4", path.read_text(encoding="utf-8")))
 
 
 def read_parts(path: Path) -> dict[str, tuple[str, str]]:

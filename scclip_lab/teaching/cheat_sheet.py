@@ -1,6 +1,5 @@
 """The cheat sheet: SC-CLIP on one page of A4, as a PDF whose bytes depend on its content alone."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,31 +22,7 @@ WIDTH, HEIGHT, INCH = 210.0, 297.0, 1 / 25.4
 # Colours of the stages, as in the figure of the trace.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D6C600", "#0072B2", "#D55E00", "#CC79A7", "#333333")
 INK, SOFT, LINE = "#1c2733", "#5b6875", "#d8dee4"
-# Fonts with Chinese characters that systems bring; none is bundled here.
-CHINESE_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Source Han Sans SC",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "WenQuanYi Micro Hei",
-    "Noto Serif CJK SC",
-)
-
-
-def chinese_font() -> str | None:
-    """The name of an installed font with Chinese characters, if there is one.
-
-    Matplotlib keeps a list of fonts, which may be older than a font; so files are looked for, too.
-    """
-    manager = font_manager.fontManager
-    known = {font.name for font in manager.ttflist}
-    if known.isdisjoint(CHINESE_FONTS):
-        for path in font_manager.findSystemFonts():
-            if re.search(r"SansCJK-(Regular|Bold)", path):
-                manager.addfont(path)
-        known = {font.name for font in manager.ttflist}
-    return next((name for name in CHINESE_FONTS if name in known), None)
+LATIN = "DejaVu Sans"  # comes with matplotlib
 
 
 def defaults() -> dict[str, Any]:
@@ -64,25 +39,38 @@ def fill(text: str) -> str:
 
 
 @contextmanager
-def style(language: str) -> Iterator[None]:
-    """Matplotlib's own defaults, whatever was set before, with the fonts of a language."""
-    font = chinese_font() if language == "zh" else None
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *([font] if font else [])]
-        matplotlib.rcParams["mathtext.fontset"] = "cm"
-        yield
+def style(font: Path | None = None) -> Iterator[None]:
+    """Matplotlib's own defaults, whatever was set before.
+
+    Characters that `LATIN` does not have come from the file `font`, which is known to
+    matplotlib within the block only.
+    """
+    known = font_manager.fontManager.ttflist
+    before = list(known)
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            families = [LATIN]
+            if font:
+                name = font_manager.FontProperties(fname=font).get_name()
+                # No font of the system that has the same name, so that all machines draw alike.
+                known[:] = [entry for entry in known if entry.name != name]
+                font_manager.fontManager.addfont(font)
+                families.append(name)
+            matplotlib.rcParams["font.family"] = families
+            matplotlib.rcParams["mathtext.fontset"] = "cm"
+            yield
+    finally:
+        known[:] = before
 
 
-def save_cheat_sheet(folder: Path, language: str = "en") -> Path | None:
+def save_cheat_sheet(folder: Path, language: str = "en", font: Path | None = None) -> Path:
     """Write `cheat_sheet.pdf`, or `cheat_sheet.zh.pdf`, into a folder that exists.
 
-    Returns its path, or None for Chinese where no font of this machine has the characters.
+    Chinese needs the file of a font with its characters. Returns the path.
     """
-    if language == "zh" and chinese_font() is None:
-        return None
     path = folder / f"cheat_sheet{'' if language == 'en' else '.' + language}.pdf"
-    with style(language):
+    with style(font):
         sheet = draw_cheat_sheet(language)
         with atomic_write(path) as partial:
             metadata = {"CreationDate": None, "Title": WORDS[language]["title"]}
@@ -111,8 +99,12 @@ def draw_cheat_sheet(language: str) -> Figure:
 
 
 def write(axis: Axes, x: float, y: float, text: str, size: float = 7.6, **look: Any) -> None:
-    """Text with its base line at y, in millimetres from the top."""
+    """Text with its base line at y, in millimetres from the top; Chinese has one weight."""
     defaults_of_text: dict[str, Any] = {"fontsize": size, "color": INK, "va": "baseline"}
+    if text.isascii():
+        defaults_of_text["family"] = LATIN
+    else:
+        look.pop("weight", None)
     axis.text(x, y, text, **defaults_of_text | look)
 
 
@@ -161,7 +153,7 @@ def draw_boxes(axis: Axes, top: float, language: str) -> None:
     """The four boxes at the foot of the page."""
     words, step = WORDS[language], 4.1
     mono = {"family": "DejaVu Sans Mono"}
-    low = top + 5.5 + 8 * step
+    low = top + 8 + 8 * step
     places = {
         "defaults": (12, top),
         "symbols": (131, top),

@@ -190,7 +190,7 @@ WORDS = {
         "measures": "指标",
         "use": "Python 用法",
         "foot": "Bai et al. 2024, arXiv 2411.15869；默认值与文章相同，从代码读出。第 i 层是第 i 个"
-        " 块的输出，从 0 数起。",
+        "块的输出，从 0 数起。",
     },
 }
 SYMBOLS = {
@@ -217,7 +217,7 @@ MEASURES = {
     "en": (
         r"$\mathrm{IoU} = \frac{\mathrm{right}}"
         r"{\mathrm{true} + \mathrm{predicted} - \mathrm{right}}$",
-        "mIoU: mean over the classes that occur",
+        "mIoU: mean over the classes that are true",
         "objects right: share of object pixels with the right word",
         "background right: the same of all other pixels",
         "paired difference: two methods on the same scenes",
@@ -225,7 +225,7 @@ MEASURES = {
     "zh": (
         r"$\mathrm{IoU} = \frac{\mathrm{right}}"
         r"{\mathrm{true} + \mathrm{predicted} - \mathrm{right}}$",
-        "mIoU：出现的类别的均值",
+        "mIoU：真实标签中出现的类别的均值",
         "物体正确率：物体像素中标对的比例",
         "背景正确率：其余像素中标对的比例",
         "配对差值：两种方法在同一批场景上的差",
