@@ -62,12 +62,6 @@ def test_weights_of_wrong_patches_divide_among_their_partners(mini):
         assert rows["value"].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_stored_gains_are_told_with_their_intervals():
-    table = places.module_gains("fusion")
-    assert list(table.index.get_level_values("ablation")) == ["alone", "added", "left out"]
-    assert table["mIoU"].str.fullmatch(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]").all()
-
-
 def test_wrong_pixels_are_told_apart_and_add_up(scene):
     read = np.full((32, 32), GRASS)
     assert attention.wrong_pixels(scene.labels, scene) == [0, 0, 0, 0]

@@ -21,9 +21,8 @@ from scclip_lab.datasets.scenes import N_OBJECTS, STYLES, TEST, WORDS, Scene, ev
 from scclip_lab.evaluation.metrics import GAINED, interval, interval_and_gain
 from scclip_lab.evaluation.mini import stack_images
 from scclip_lab.plots import error_bars
-from scclip_lab.studies import load_table
 from scclip_lab.studies.reading import PATCH, patch_labels
-from scclip_lab.studies.tables import STYLE_NAMES, in_percent
+from scclip_lab.studies.tables import STYLE_NAMES
 
 PLACES = (
     "objects, whole patches",
@@ -125,19 +124,6 @@ def partners_of_wrong_patches(model: FrozenCLIP, count: int, seed: int = 0) -> p
             rows.append((style, wrong, wrong / objects, partner, *shares, count, seed))
     columns = ["styles", "patches", "share", "partner", "value", "low", "high", "scenes", "seed"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def module_gains(*modules: str) -> pd.DataFrame:
-    """What chapter 5 has stored of modules, in the training styles.
-
-    Gains in points with 95 % intervals, as text.
-    """
-    table = load_table("05_modules")
-    part = table[table["module"].isin(modules) & (table["styles"] == "training")]
-    texts = part.assign(gain=[in_percent(row) for _, row in part.iterrows()])
-    gains = texts.pivot(index=["module", "ablation"], columns="measure", values="gain")
-    measures = list(part["measure"].unique())
-    return gains[measures].reindex(["alone", "added", "left out"], level="ablation")
 
 
 def draw_places(table: pd.DataFrame) -> Figure:

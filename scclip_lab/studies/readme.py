@@ -29,7 +29,7 @@ CHINESE = {
     "mIoU": "mIoU",
     "objects right": "物体正确率",
     "background right": "背景正确率",
-    "style never seen": "未见过的画风",
+    "style never seen": "从未见过的画风",
     "training styles": "训练用过的画风",
     "mIoU minus that of the values (points)": "mIoU 减去仅用值的 mIoU（百分点）",
     "objects in the scene": "场景中的物体数",
