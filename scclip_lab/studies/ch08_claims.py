@@ -12,6 +12,7 @@ import seaborn as sns
 from IPython.display import Markdown
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pandas.io.formats.style import Styler
 
 from scclip_lab.studies import figure, load_table, verdicts
@@ -107,6 +108,7 @@ def draw_ledger(table: pd.DataFrame) -> Figure:
         left = left + counts
     axis.invert_yaxis()
     axis.set(xlabel="claims", ylabel="part of the article")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(frameon=False, fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(drawn)
     return drawn

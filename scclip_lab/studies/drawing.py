@@ -247,7 +247,7 @@ def word_colours(truths: Sequence[np.ndarray], count: int, first_background: int
 
     No two words share a colour, and words of one map get colours that are far apart. Backgrounds,
     the words from number `first_background` on, get soft colours, so that objects stand out. Words
-    that are true nowhere are grey.
+    that are true nowhere are grey. A map alone has the colours that it has as the first of several.
     """
     scenes = [np.unique(truth).tolist() for truth in truths]
     words = list(dict.fromkeys(itertools.chain(*scenes)))
@@ -258,7 +258,7 @@ def word_colours(truths: Sequence[np.ndarray], count: int, first_background: int
         for i in range(len(backgrounds))
     ]
     chosen: dict[int, list[int]] = {}
-    for group, free in ((backgrounds, soft), (objects, palette(len(objects)).tolist())):
+    for group, free in ((backgrounds, soft), (objects, palette(max(8, len(objects))).tolist())):
         for word in group:
             beside = {other for scene in scenes if word in scene for other in scene}
             taken = [chosen[other] for other in beside if other in chosen]
