@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from scclip_core.anomaly import check_points, factor_of_neighbours
-from scclip_core.attention import QUERY_AND_KEY, attention_of_rows, content_attention
+from scclip_core.attention import QUERY_AND_KEY, attention_of_rows
 from scclip_core.clip import FrozenCLIP, join_heads
 from scclip_core.config import SCCLIPConfig, is_whole
 from scclip_core.pipeline import SCCLIP
@@ -127,7 +127,10 @@ class SCCLIPByRows(SCCLIP):
 
         Takes qkv [3, B, heads, N, d] and unit tokens [B, N, C].
         """
-        weights = content_attention(content @ content.mT, self.config.content_gain)
+        similarity = content @ content.mT  # [B, N, N]
+        mean = similarity.mean((1, 2), keepdim=True)
+        # Not by `content_attention`, whose results are shared and kept.
+        weights = attention_of_rows(similarity, self.config.content_gain, mean)
         return super().mixed_weights(qkv, weights)
 
     def shallow_similarity(self, shallow: Tensor) -> Tensor | None:
