@@ -16,12 +16,12 @@ from importlib import import_module
 from pathlib import Path
 
 import matplotlib
-from matplotlib import font_manager
 from matplotlib.text import Text
 
 from scclip_lab import plots, studies
 from scclip_lab.datasets.scenes import WORDS
 from scclip_lab.studies import METHOD_NAMES
+from scclip_lab.teaching.fonts import known_font
 
 HERE = Path(__file__).resolve().parent
 # Noto Sans SC (SIL Open Font License 1.1), reduced to the characters of the translations.
@@ -39,10 +39,12 @@ class Catalogue:
     Attributes:
         entries: text -> translation, both with `{}` for what changes.
         missing: the texts that were asked for and have no entry.
+        drawn: figures that `draw_all` has drawn with it, name -> PNG.
     """
 
     entries: dict[str, str]
     missing: set[str] = field(default_factory=set)
+    drawn: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Catalogue":
@@ -120,23 +122,19 @@ def wrap(text: str, width: int) -> str:
 @contextmanager
 def texts_in(catalogue: Catalogue) -> Iterator[None]:
     """Within the block, everything that matplotlib writes is translated by the catalogue."""
-    font_manager.fontManager.addfont(FONT)
-    name = font_manager.FontProperties(fname=FONT).get_name()
     set_text, fonts = Text.set_text, list(plots.FONTS)
 
     def set_translated(self: Text, text: object) -> None:
         set_text(self, catalogue.translate(text) if isinstance(text, str) else text)
 
-    plots.FONTS.append(name)
-    Text.set_text = set_translated  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Text.set_text = set_text  # type: ignore[method-assign]
-        plots.FONTS[:] = fonts
-        # It has the name of the whole font, which others look for, and few of its characters.
-        known = font_manager.fontManager.ttflist
-        known[:] = [font for font in known if font.fname != str(FONT)]
+    with known_font(FONT) as name:
+        plots.FONTS.append(name)
+        Text.set_text = set_translated  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Text.set_text = set_text  # type: ignore[method-assign]
+            plots.FONTS[:] = fonts
 
 
 def stored_figures(shown: set[str]) -> list[str]:
@@ -156,8 +154,11 @@ def describe_figures(shown: set[str], translate: Callable[[str], str] = str) -> 
 
 
 def draw_all(catalogue: Catalogue, shown: set[str]) -> dict[str, bytes]:
-    """The figures that are shown: name -> PNG in the other language."""
+    """The figures that are shown: name -> PNG in the other language, each drawn once."""
     names = stored_figures(shown)
     matplotlib.use("agg")
     with texts_in(catalogue):
-        return {name: plots.png_of(studies.draw(name, studies.FIGURES)) for name in names}
+        for name in names:
+            if name not in catalogue.drawn:
+                catalogue.drawn[name] = plots.png_of(studies.draw(name, studies.FIGURES))
+    return {name: catalogue.drawn[name] for name in names}

@@ -7,7 +7,6 @@ from the repository.
 
 import html
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,17 +135,16 @@ def build_slides(language: str, folder: Path) -> None:
 
     def place(found: re.Match[str]) -> str:
         original = (source.parent / found[2]).resolve()
-        ending = f".{language}.png" if original.stem in drawn else original.suffix
-        copied = page.parent / "figures" / f"{original.stem}{ending}"
-        copied.parent.mkdir(exist_ok=True)
+        name, content = original.name, original.read_bytes()
         if original.stem in drawn:
-            copied.write_bytes(drawn[original.stem])
-        else:
-            shutil.copy(original, copied)
+            name, content = f"{original.stem}.{language}.png", drawn[original.stem]
+        copied = page.parent / "figures" / name
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes(content)
         alt = found[1] or told.get(original.stem, "")
         if not alt:
             raise ValueError(f"the picture {original.name} must be told in words in {source.name}")
-        return f"![{alt.replace('[', '(').replace(']', ')')}](figures/{copied.name})"
+        return f"![{alt.replace('[', '(').replace(']', ')')}](figures/{name})"
 
     text = PICTURE.sub(place, facts.fill(text, language))
     slides, parser = parse(text), markdown()

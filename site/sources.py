@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-from facts import fill
+from facts import catalogue, fill
 from figure_text import Catalogue, describe_figures, draw_all
 from nbformat import NotebookNode
 from reference import (
@@ -112,7 +112,7 @@ class Sources:
         if self.language == "en":
             self._figures = describe_figures(shown)
         else:
-            self._catalogue = Catalogue.read(ROOT / "site" / f"labels.{self.language}.csv")
+            self._catalogue = catalogue(self.language)
             self._figures = describe_figures(shown, self._catalogue.translate)
             self._drawn = draw_all(self._catalogue, shown)
         reference = reference_pages() if self.language == "en" else {}
@@ -154,9 +154,10 @@ class Sources:
             if mark and "://" not in address:
                 copied = Path(os.path.normpath(target.parent / address))
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / copied.relative_to(self.folder), copied)
                 if copied.suffix == ".png" and copied.stem in self._drawn:
                     copied.write_bytes(self._drawn[copied.stem])
+                else:
+                    shutil.copy(ROOT / copied.relative_to(self.folder), copied)
 
     def relink(self, text: str, path: Path, page: str) -> str:
         """Markdown of the file `path`, with links that lead where they should from `page`."""

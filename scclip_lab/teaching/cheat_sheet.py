@@ -1,13 +1,12 @@
 """The cheat sheet: SC-CLIP on one page of A4, as a PDF whose bytes depend on its content alone."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from scclip_core.config import SWITCHES, SCCLIPConfig
 from scclip_core.files import atomic_write
 from scclip_lab.teaching.cheat_sheet_text import CODE, MEASURES, STAGES, SYMBOLS, WORDS
+from scclip_lab.teaching.fonts import known_font
 
 # Millimetres of A4, and inches of a millimetre.
 WIDTH, HEIGHT, INCH = 210.0, 297.0, 1 / 25.4
@@ -45,23 +45,11 @@ def style(font: Path | None = None) -> Iterator[None]:
     Characters that `LATIN` does not have come from the file `font`, which is known to
     matplotlib within the block only.
     """
-    known = font_manager.fontManager.ttflist
-    before = list(known)
-    try:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            families = [LATIN]
-            if font:
-                name = font_manager.FontProperties(fname=font).get_name()
-                # No font of the system that has the same name, so that all machines draw alike.
-                known[:] = [entry for entry in known if entry.name != name]
-                font_manager.fontManager.addfont(font)
-                families.append(name)
-            matplotlib.rcParams["font.family"] = families
-            matplotlib.rcParams["mathtext.fontset"] = "cm"
-            yield
-    finally:
-        known[:] = before
+    with matplotlib.rc_context(), known_font(font) if font else nullcontext() as name:
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["font.family"] = [LATIN, *([name] if name else [])]
+        matplotlib.rcParams["mathtext.fontset"] = "cm"
+        yield
 
 
 def save_cheat_sheet(folder: Path, language: str = "en", font: Path | None = None) -> Path:
